@@ -1,0 +1,1 @@
+"""Thin adapters that drive engines through what they offer."""

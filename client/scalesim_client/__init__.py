@@ -1,0 +1,1 @@
+"""What a simulation imports: events, codec, publisher and request tags."""

@@ -1,0 +1,1 @@
+"""Pure estimators of invocation distance."""
