@@ -29,7 +29,9 @@ fix: setup             ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-lock:                  ## pin the development environment anew
+lock:                  ## pin the environments of developers and of the daemon's image anew
 	$(BIN)/pip install --quiet uv==0.13.8
-	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev --no-emit-package scalesim-sidecar \
-	    --no-header --no-annotate pyproject.toml -o requirements/dev.lock
+	for extra in dev daemon; do \
+	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extra \
+	    --no-emit-package scalesim-sidecar --no-header --no-annotate pyproject.toml -o requirements/$$extra.lock; \
+	done

@@ -87,7 +87,11 @@ class StreamClosed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSnapshot(Event):
-    """Part `part` (from 0) of `of`: together the parts replace all that the source said. `now` is its clock."""
+    """Part `part` (from 0) of `of`: together the parts replace all that the source said. `now` is its clock.
+
+    `events` are maps as on the wire, in the order in which they were said. One that carries a `now` of its
+    own was said at that clock value, one without holds as of the snapshot's.
+    """
 
     type: ClassVar[str] = "state.snapshot"
     part: int
@@ -271,6 +275,8 @@ class MemoryBound(AgentEvent):
             raise ValueError("'lora' and 'lora_name' go together")
         if self.lora_name is not None:
             check_id("lora_name", self.lora_name)
+        if self.token_ids is not None and not all(0 <= token < 2**32 for token in self.token_ids):
+            raise ValueError("'token_ids' must be whole numbers from 0 to 2**32-1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from scalesim_client.events import Event
+
+Handlers = dict[type[Event], Callable[[Any, float], Collection[str]]]
+"""Per type of event, what an estimator does with it: called with the event and its clock value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,7 @@ class Estimate:
     """When an agent's next invocation is expected.
 
     `due` is an absolute value of the stream's clock (in its units), so that a tick changes no stored value;
-    `confidence` is in 0..1; `basis` says in a few words why, for people.
+    `confidence` is in 0..1; `basis` says in a few words why, for people: the estimator's name first.
     """
 
     due: float
@@ -35,6 +39,9 @@ class Estimator(Protocol):
         """Take in one event at clock value `now`; return the agents whose estimate it may have changed."""
         ...
 
-    def estimate(self, agent: str) -> Estimate | None:
-        """Return the agent's present estimate, or None where this estimator foresees nothing."""
+    def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
+        """Return the agent's nearest estimate with `due >= earliest`, or None where nothing is foreseen.
+
+        `earliest` is how a reader passes over what is overdue: no clock value is stored for it.
+        """
         ...

@@ -1,0 +1,5 @@
+"""The adapter for vLLM's stock server."""
+
+from scalesim_adapters.vllm.adapter import VllmAdapter
+
+__all__ = ["VllmAdapter"]

@@ -1,0 +1,113 @@
+"""HTTP calls to one vLLM server; every failure becomes one of the adapter contract's errors."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from scalesim_adapters.base import (
+    CapacityExceeded,
+    DeadlineExceeded,
+    EngineError,
+    EngineUnavailable,
+    NotFound,
+    ProtocolMismatch,
+    Rejected,
+    Unsupported,
+)
+
+
+@asynccontextmanager
+async def within(deadline: float, what: str) -> AsyncIterator[None]:
+    """Raise `DeadlineExceeded` where the block isn't done after `deadline` seconds."""
+    try:
+        async with asyncio.timeout(deadline):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"{what} did not answer within {deadline:g} s") from error
+
+
+class Http:
+    """Calls to one server, each with a deadline in seconds. A cancelled call closes its connection."""
+
+    def __init__(
+        self, url: str, name: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
+    ) -> None:
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=None, transport=transport)
+        self._name = name
+
+    async def json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, deadline: float
+    ) -> Any:
+        """Return the answer's JSON."""
+        answer = await self.send(method, path, body, deadline=deadline)
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise ProtocolMismatch(
+                f"{path} answered something that is not JSON: {answer.text[:200]!r}"
+            ) from error
+
+    async def text(self, path: str, *, deadline: float) -> str:
+        """Return the text of a GET."""
+        return (await self.send("GET", path, deadline=deadline)).text
+
+    async def status(self, path: str, *, deadline: float) -> int:
+        """Return the status of a GET, whatever it is."""
+        return (await self._exchange("GET", path, None, deadline)).status_code
+
+    async def send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, deadline: float
+    ) -> httpx.Response:
+        """Return a good answer, or raise the `EngineError` that a bad one means."""
+        answer = await self._exchange(method, path, body, deadline)
+        if answer.is_success:
+            return answer
+        raise _error(path, answer)
+
+    async def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float
+    ) -> httpx.Response:
+        headers = {"x-request-id": f"scalesim-{self._name}-{secrets.token_hex(8)}"}
+        async with within(deadline, path):
+            try:
+                return await self._client.request(method, path, json=body, headers=headers)
+            except httpx.HTTPError as error:
+                raise EngineUnavailable(f"{path}: {str(error) or type(error).__name__}") from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def _error(path: str, answer: httpx.Response) -> EngineError:
+    """Map an answer to an error. vLLM's own errors carry `error.message`; a route that isn't there carries
+    none."""
+    message = _message(answer)
+    text = f"{path}: {message or answer.text[:200]} ({answer.status_code})"
+    match answer.status_code:
+        case 404 if message is None:
+            return Unsupported(f"{path} is not served ({answer.status_code})")
+        case 404:
+            return NotFound(text)
+        case 429 | 503:
+            return CapacityExceeded(text)
+        case 405 | 501:
+            return Unsupported(text)
+        case status if status >= 500:
+            return EngineUnavailable(text)
+        case _:
+            return Rejected(text)
+
+
+def _message(answer: httpx.Response) -> str | None:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""Benchmarks, the demo, and the rig that starts real engines for them."""

@@ -1,0 +1,117 @@
+"""The demo's runs, in order: choose the flags of the engine alone, then play the pairs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bench.demo import lab
+from bench.demo.measure import Result
+from bench.demo.prompts import PromptBook, write_prompts
+from bench.demo.runner import Run, empty_cache, play, time_prefill
+from bench.workloads.base import Workload
+
+SCREENING_STEPS: Final = 8
+FEWEST_STEPS: Final = 4
+NAMES: Final = {"vllm": "vLLM 0.32.0 (CPU)", "emulator": "emulator (an emulated engine, no real one)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is played where. `pace` None is measured; `seconds` is when the runs without pause have to end."""
+
+    workload: Workload
+    title: str
+    engine: lab.EngineKind
+    pace: float | None
+    folder: Path
+    seconds: float
+
+
+class Experiment:
+    """All runs of one demo. Every run finds the KV pool without anything of the agents' in it."""
+
+    def __init__(self, options: Options, prompts: PromptBook, progress: Progress) -> None:
+        self._options = options
+        self._prompts = prompts
+        self._progress = progress
+        self._steps = [len(step.calls) for step in options.workload.steps()]
+
+    @property
+    def calls_per_step(self) -> float:
+        """Mean calls of a step."""
+        return fmean(self._steps)
+
+    async def run(
+        self, title: str, url: str, pace: float, steps: int | None = None, beside: lab.Sidecar | None = None
+    ) -> Run:
+        """Play the first `steps` steps (default: all) on the engine at `url`, `beside` a sidecar or alone."""
+        await empty_cache(url, lab.POOL_TOKENS)
+        total = min(steps or len(self._steps), len(self._steps))
+        task = self._progress.add_task(title, total=total)
+        with ExitStack() as stack:
+            publisher = beside and stack.enter_context(beside.publisher(self._options.workload.simulation))
+            return await play(
+                url,
+                self._options.workload,
+                self._prompts,
+                pace=pace,
+                steps=total,
+                speaker=publisher,
+                on_step=lambda: self._progress.advance(task),
+            )
+
+
+async def run_demo(options: Options) -> Result:
+    """Play everything and return the result. Raises what the lab raises where something does not start."""
+    began = time.monotonic()
+    console = Console(stderr=True)
+    with Progress(console=console) as progress, ExitStack() as engines:
+        ours = engines.enter_context(_engine(options, "ours", progress))
+        prompts = await write_prompts(ours, options.workload)
+        cold = await time_prefill(ours, prompts)
+        experiment = Experiment(options, prompts, progress)
+        pace = cold * experiment.calls_per_step if options.pace is None else options.pace
+        console.print(f"a cold prefill takes {cold:.2f} s; pace: {pace:.2f} s a step")
+
+        with _engine(options, "default", progress) as stock:
+            screened_ours = await experiment.run("our flags, first steps", ours, 0.0, SCREENING_STEPS)
+            screened_stock = await experiment.run("default flags, first steps", stock, 0.0, SCREENING_STEPS)
+            better = stock if screened_stock.makespan < screened_ours.makespan else ours
+            alone = await experiment.run("alone", better, pace)
+            left = options.seconds - (time.monotonic() - began) - alone.makespan
+            rushed_step = (alone.makespan - pace * len(alone.ends)) / len(alone.ends)
+            rushed_steps = max(FEWEST_STEPS, int(left / (2 * rushed_step)))
+            alone_rushed = await experiment.run("alone, pace 0", better, 0.0, rushed_steps)
+        with lab.sidecar(ours, options.folder / "daemon") as beside:
+            with_sidecar = await experiment.run("with sidecar", ours, pace, beside=beside)
+            report = beside.report()
+        with lab.sidecar(ours, options.folder / "daemon-rushed") as beside:
+            ours_rushed = await experiment.run("with sidecar, pace 0", ours, 0.0, rushed_steps, beside)
+    return Result(
+        engine=NAMES[options.engine],
+        workload=options.title,
+        alone_flags="our" if better == ours else "vLLM's default",
+        cold_prefill=cold,
+        alone=alone,
+        ours=with_sidecar,
+        alone_rushed=alone_rushed,
+        ours_rushed=ours_rushed,
+        report=report,
+    )
+
+
+@contextmanager
+def _engine(options: Options, flags: lab.Flags, progress: Progress) -> Iterator[str]:
+    task = progress.add_task(f"starting the engine, {flags} flags", total=None)
+    with lab.engine(options.engine, flags, options.folder / flags) as url:
+        progress.remove_task(task)
+        yield url

@@ -1,0 +1,1 @@
+"""Real engines on this machine: their environments, models and processes, for tests and the demo."""

@@ -1,0 +1,1 @@
+"""Workloads: simulations whose agents call an engine."""

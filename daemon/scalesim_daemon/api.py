@@ -1,0 +1,201 @@
+"""The REST API over one sidecar: what it knows, what it does and why, and the HTTP door of the feed.
+
+Handlers are coroutines that never wait while they read: all of the sidecar's state belongs to its event loop.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from time import monotonic
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client.exposition import choose_encoder
+
+from scalesim_client.events import MAX_ID_BYTES
+from scalesim_daemon import report_agents, report_engines
+from scalesim_daemon.api_models import (
+    AgentDetail,
+    AgentsPage,
+    Engines,
+    Health,
+    PlanState,
+    Problem,
+    Ready,
+    RefusedEvent,
+    Report,
+    Sources,
+    Taken,
+)
+from scalesim_daemon.door import MalformedMessage, MessageTooLarge, check_verdict, events_in, read_body
+from scalesim_daemon.feed import ANONYMOUS, Sampler
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.metrics import build_registry
+from scalesim_daemon.wire import Refused
+
+DISTRIBUTION = "scalesim-sidecar"
+LARGEST_PAGE = 1000
+LARGEST_NUMBER = 2**63 - 1
+STATUS_OF: dict[type[Exception], int] = {
+    MalformedMessage: 400,
+    report_agents.UnknownAgent: 404,
+    MessageTooLarge: 413,
+}
+
+Offset = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
+Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE)]
+Source = Annotated[str, Query(min_length=1, max_length=MAX_ID_BYTES)]
+SequenceNumber = Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)]
+
+
+def build_api(sidecar: Sidecar) -> FastAPI:
+    """Return the ASGI application that shows this sidecar."""
+    api = FastAPI(
+        title="ScaleSim sidecar",
+        version=version(DISTRIBUTION),
+        description="What the sidecar knows of agents and engines, what it does, and why.",
+        redoc_url=None,
+    )
+    for error, status in STATUS_OF.items():
+        api.add_exception_handler(error, _answer_with(status))
+    _add_operations(api, sidecar)
+    _add_events(api, sidecar)
+    _add_reports(api, sidecar)
+    return api
+
+
+def _answer_with(status: int) -> Any:
+    async def answer(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(Problem(detail=str(error)).model_dump(), status)
+
+    return answer
+
+
+def _add_operations(api: FastAPI, sidecar: Sidecar) -> None:
+    registry = build_registry(sidecar)
+
+    @api.get("/health", tags=["operation"], responses={503: {"model": Health}})
+    async def health(response: Response) -> Health:
+        """Whether the loop ticks: a supervisor may restart the daemon where it doesn't."""
+        response.status_code = 200 if sidecar.alive else 503
+        return Health(
+            alive=sidecar.alive,
+            tick_age=monotonic() - sidecar.ticked_at,
+            cycles=sidecar.counts["cycles"],
+            mode=sidecar.mode,
+            version=api.version,
+        )
+
+    @api.get("/ready", tags=["operation"], responses={503: {"model": Ready}})
+    async def ready(response: Response) -> Ready:
+        """Whether events can come in, the store is reachable and an engine answers."""
+        reasons = missing_parts(sidecar)
+        response.status_code = 503 if reasons else 200
+        return Ready(ready=not reasons, reasons=reasons)
+
+    @api.get("/metrics", tags=["operation"], response_class=Response)
+    async def metrics(request: Request) -> Response:
+        """Prometheus metrics, in the text format or in OpenMetrics."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": content_type})
+
+
+def missing_parts(sidecar: Sidecar) -> list[str]:
+    """Return what keeps the daemon from doing its work, nothing where it can."""
+    reasons = []
+    if not sidecar.alive:
+        reasons.append("the loop has stopped ticking")
+    if not sidecar.feed_address:
+        reasons.append("the feed is not bound")
+    if not sidecar.mirror.connected:
+        reasons.append("the store is not reachable")
+    if not sidecar.drivers:
+        reasons.append("no engine is configured: start with --engine vllm=URL")
+    elif not any(driver.view.reachable for driver in sidecar.drivers.values()):
+        reasons.extend(
+            f"engine {name} does not answer: {driver.view.error}" for name, driver in sidecar.drivers.items()
+        )
+    return reasons
+
+
+def _add_events(api: FastAPI, sidecar: Sidecar) -> None:
+    sampler = Sampler()
+
+    @api.post("/v1/events", tags=["events"], openapi_extra=_EVENTS_BODY, responses=_problems(400, 413))
+    async def take_events(request: Request, source: Source = ANONYMOUS, seq: SequenceNumber = None) -> Taken:
+        """Take events: a message as on the feed, `[ts, [event, ...]]`, or one bare event; JSON or msgpack."""
+        try:
+            raws = events_in(await read_body(request.stream()))
+        except (MessageTooLarge, MalformedMessage) as error:
+            sidecar.gate.counts["malformed"] += 1
+            sampler.refused(source, [Refused("?", str(error))])
+            raise
+        verdict = sidecar.admit(source, seq, raws)
+        sampler.refused(source, verdict.refused)
+        check_verdict(verdict)
+        return Taken(
+            accepted=verdict.accepted,
+            refused=[RefusedEvent.model_validate(refused) for refused in verdict.refused],
+            resync=verdict.resync,
+        )
+
+
+def _add_reports(api: FastAPI, sidecar: Sidecar) -> None:
+    @api.get("/v1/agents", tags=["reports"])
+    async def agents(offset: Offset = 0, limit: Limit = 100) -> AgentsPage:
+        """All agents, the next to call first."""
+        return report_agents.agents_page(sidecar, offset, limit)
+
+    @api.get("/v1/agents/{simulation}/{agent:path}", tags=["reports"], responses=_problems(404))
+    async def agent(simulation: str, agent: str) -> AgentDetail:
+        """One agent: how far it is and why, where its memory is, and what was done about it."""
+        return report_agents.agent_detail(sidecar, f"{simulation}/{agent}")
+
+    @api.get("/v1/engines", tags=["reports"])
+    async def engines() -> Engines:
+        """All engines: what they hold, what they let us do, and what would let us do more."""
+        return report_engines.engines(sidecar)
+
+    @api.get("/v1/plan", tags=["reports"])
+    async def plan(limit: Limit = 100) -> PlanState:
+        """What is to be done on each engine, with the reason of each step, and what is being done."""
+        return report_engines.plan(sidecar, limit)
+
+    @api.get("/v1/report", tags=["reports"])
+    async def report() -> Report:
+        """What the prefetches came to, and how good the estimates were."""
+        return report_engines.report(sidecar)
+
+    @api.get("/v1/sources", tags=["reports"])
+    async def sources() -> Sources:
+        """The streams of events, and what was ignored of them."""
+        return report_engines.sources(sidecar)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem} for status in statuses}
+
+
+_EVENT = {"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}}
+_MESSAGE = {
+    "oneOf": [
+        {
+            "type": "array",
+            "minItems": 2,
+            "maxItems": 2,
+            "prefixItems": [{"type": "number"}, {"type": "array", "maxItems": 1000, "items": _EVENT}],
+            "items": {},
+        },
+        _EVENT,
+    ]
+}
+_EVENTS_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _MESSAGE},
+            "application/msgpack": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}

@@ -1,0 +1,156 @@
+"""The daemon put together: what is started, in which order, and stopped in the reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+
+from scalesim_adapters.vllm import VllmAdapter
+from scalesim_daemon.api import build_api
+from scalesim_daemon.driver import Driver
+from scalesim_daemon.embedded import EmbeddedValkey
+from scalesim_daemon.feed import Feed
+from scalesim_daemon.intents import Intents, StoreUnavailable
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.settings import EngineSettings, LogSettings, Settings
+from scalesim_daemon.store import Mirror
+from scalesim_daemon.view import EngineView
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: Settings) -> None:
+    """Run the daemon until SIGINT or SIGTERM tells it to stop."""
+    configure_logging(settings.log)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as sidecar:
+        log.info("ready", api=sidecar.api_url, feed=sidecar.feed_address, engines=list(sidecar.drivers))
+        await stop.wait()
+        log.info("stopping")
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Sidecar]:
+    """Start all parts, yield the sidecar, and stop them in the reverse order. Engines keep what they have.
+
+    A part that fails ends the daemon: its supervisor starts it anew, and engines and simulations don't mind.
+    """
+    async with AsyncExitStack() as stack:
+        url = await _store_url(stack, settings)
+        sidecar = Sidecar(settings, LoraLibrary.open(settings.loras), Mirror(url), settings.mode)
+        await _read_intents(sidecar, url)
+        feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe)
+        stack.callback(feed.close)
+        sidecar.feed_address = feed.address
+        for engine in settings.engines:
+            sidecar.drivers[engine.name] = _driver(sidecar, engine)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        for part in (
+            sidecar.mirror.run(sidecar.due_records),
+            feed.run(),
+            sidecar.run(),
+            *(driver.run() for driver in sidecar.drivers.values()),
+        ):
+            stack.callback(group.create_task(part).cancel)
+        server = _Server(_api_config(sidecar, settings))
+        api = group.create_task(server.serve())
+        stack.push_async_callback(_stop_api, server, api)
+        sidecar.api_url = await _started(server, api)
+        yield sidecar
+
+
+async def _store_url(stack: AsyncExitStack, settings: Settings) -> str:
+    if settings.redis.url is not None:
+        return settings.redis.url
+    valkey = EmbeddedValkey(settings.redis.data_dir)
+    await valkey.start()
+    stack.push_async_callback(valkey.stop)
+    return valkey.url
+
+
+async def _read_intents(sidecar: Sidecar, url: str) -> None:
+    """Take over what operators decided. Without Redis the daemon starts all the same, and says what it lacks."""
+    intents = Intents(url)
+    try:
+        sidecar.pins = await intents.pins()
+        sidecar.mode = await intents.mode() or sidecar.mode
+        warning = await intents.eviction_warning()
+        if warning is not None:
+            log.warning(warning)
+    except StoreUnavailable as error:
+        log.warning("starting without Redis: pins and mode are not known", error=str(error))
+    finally:
+        await intents.close()
+
+
+def _driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
+    view = EngineView(engine.name, quiet_share=sidecar.settings.planner.quiet_share)
+    view.loras.device_places = engine.lora_slots
+    view.loras.host_places = engine.lora_host_places
+    adapter = VllmAdapter(engine.url, name=engine.name)
+    return Driver(adapter, view, sidecar.population, sidecar.library, sidecar.wake, sidecar.record)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the daemon."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _api_config(sidecar: Sidecar, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_api(sidecar),
+        host=settings.api.host,
+        port=settings.api.port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=3,
+    )
+
+
+async def _started(server: _Server, task: asyncio.Task[None]) -> str:
+    """Wait until the API listens, and return its URL."""
+    while not server.started:
+        if task.done():
+            await task
+            raise RuntimeError("the API did not start: is its port in use?")
+        await asyncio.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
+async def _stop_api(server: _Server, task: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    await asyncio.wait([task])
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Log one structured line per change to standard error, as text or JSON."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if settings.format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )

@@ -1,0 +1,47 @@
+"""`scalesimd`: run the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scalesim_daemon.app import serve as serve_until_stopped
+from scalesim_daemon.embedded import EmbeddedError
+from scalesim_daemon.settings import ConfigError, RunMode, load_settings, parse_engine
+
+app = typer.Typer(help="Runs the ScaleSim sidecar.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Runs the ScaleSim sidecar."""
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option(help="A YAML file; see configs/example.yaml.")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="An engine as KIND=URL, for example vllm=http://127.0.0.1:8000.")
+    ] = None,
+    feed: Annotated[str | None, typer.Option(help="Where simulations connect.")] = None,
+    api_port: Annotated[int | None, typer.Option(help="Port of the REST API; 0 takes a free one.")] = None,
+    redis: Annotated[str | None, typer.Option(help="URL of a Redis or Valkey; without one, an embedded one.")] = None,
+    mode: Annotated[RunMode | None, typer.Option(help="active, paused, or observe: plan, and act on nothing.")] = None,
+) -> None:
+    """Run the daemon beside the engines until it is told to stop."""
+    overrides: dict[str, Any] = {
+        "feed": {"bind": feed},
+        "api": {"port": api_port},
+        "redis": {"url": redis},
+        "mode": mode,
+    }
+    try:
+        overrides["engines"] = [parse_engine(text) for text in engine] if engine else None
+        settings = load_settings(config, overrides)
+        asyncio.run(serve_until_stopped(settings))
+    except (ConfigError, EmbeddedError) as error:
+        typer.echo(f"scalesimd: {error}", err=True)
+        raise typer.Exit(2) from None

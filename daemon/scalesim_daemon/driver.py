@@ -1,0 +1,313 @@
+"""Drives one engine: keeps its view fresh, and carries out the plan's steps, few at a time and cancellable."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, time
+
+import structlog
+
+from scalesim_adapters.base import (
+    EngineAdapter,
+    EngineError,
+    EngineUnavailable,
+    LoraItem,
+    MemoryKind,
+    NotFound,
+    Outcome,
+    PrefixItem,
+    Tier,
+)
+from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.plan import Action, Step
+from scalesim_daemon.population import Memory, Population
+from scalesim_daemon.view import EngineView
+
+PROBE_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+PRESSURE_SECONDS = 0.25
+FRESH_PRESSURE_SECONDS = 0.02
+DEADLINE_SECONDS = 30.0
+LONGEST_BACKOFF_SECONDS = 30.0
+KEPT_RECORDS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One step that was carried out, or failed, or was cancelled: what people read to learn why."""
+
+    at: float
+    engine: str
+    step: Step
+    result: str
+    seconds: float
+    computed: int
+
+
+@dataclass(slots=True)
+class _Failure:
+    count: int
+    until: float
+
+
+class Driver:
+    """One engine's adapter, view and work in flight.
+
+    Work runs on tracks, one step at a time on each: `engine` for speculative requests, `names` for registering LoRAs,
+    `files` for staging. `wake` is called whenever something ends or becomes known.
+    """
+
+    def __init__(
+        self,
+        adapter: EngineAdapter,
+        view: EngineView,
+        population: Population,
+        library: LoraLibrary,
+        wake: Callable[[], None],
+        record: Callable[[Record], None],
+    ) -> None:
+        self.adapter = adapter
+        self.view = view
+        self.records: deque[Record] = deque(maxlen=KEPT_RECORDS)
+        self._population = population
+        self._library = library
+        self._wake = wake
+        self._record = record
+        self._tracks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
+        self._failures: dict[tuple[MemoryKind, str], _Failure] = {}
+        self._pressure_at = -math.inf
+        self._chunk_seconds = 0.1
+        self._texts: set[asyncio.Task[None]] = set()
+
+    # Keeping the view fresh
+
+    async def run(self) -> None:
+        """Probe, listen and measure until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._probe_forever())
+                group.create_task(self._listen())
+                group.create_task(self._measure_forever())
+        finally:
+            await self._stop()
+
+    async def _probe_forever(self) -> None:
+        while True:
+            try:
+                info = await self.adapter.probe()
+                fresh = self.view.probed(info)
+                inventory = await self.adapter.inventory()
+                self.view.loras.registered = dict(inventory.loras)
+            except EngineError as error:
+                self._unreachable(error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if fresh:
+                log.info("engine found", engine=self.view.name, version=info.version, blocks=info.device_blocks)
+                for agent in self._population.agents.values():
+                    if agent.memory is not None:
+                        self.bind(agent.key, agent.memory)
+            self._wake()
+            await asyncio.sleep(PROBE_SECONDS)
+
+    def _unreachable(self, error: EngineError) -> None:
+        if self.view.error is None:
+            log.warning("engine does not answer", engine=self.view.name, error=str(error))
+        self.view.unreachable(str(error))
+
+    async def _listen(self) -> None:
+        async for event in self.adapter.events():
+            self.view.happened(event)
+            self._wake()
+
+    async def _measure_forever(self) -> None:
+        while True:
+            if self.view.reachable:
+                await self._measure()
+            await asyncio.sleep(PRESSURE_SECONDS)
+
+    async def _measure(self) -> None:
+        try:
+            pressure = await self.adapter.pressure()
+        except EngineError as error:
+            self._unreachable(error)
+            return
+        self._pressure_at = monotonic()
+        self.view.quiet.observe(pressure, self.view.requests_started, self._pressure_at)
+        if pressure.waiting:
+            self.cancel("requests wait")
+
+    # Memory of agents
+
+    def bind(self, agent: str, memory: Memory) -> None:
+        """Make an agent's declared prefix known to the view; text is turned into tokens by the engine."""
+        self.view.bound(agent, memory)
+        if memory.text is not None or memory.messages is not None:
+            task = asyncio.create_task(self._tokenize(agent, memory))
+            self._texts.add(task)
+            task.add_done_callback(self._texts.discard)
+
+    async def _tokenize(self, agent: str, memory: Memory) -> None:
+        try:
+            tokens = await self.adapter.tokenize(self._model(memory), text=memory.text, messages=memory.messages)
+        except EngineError as error:
+            log.warning("prefix not tokenized", engine=self.view.name, agent=agent, error=str(error))
+            return
+        if self.view.tree is not None:
+            self.view.tree.declare(agent, (memory.lora_name, memory.cache_salt), tokens)
+            self._wake()
+
+    def _model(self, memory: Memory | None) -> str:
+        if memory is not None and memory.lora_name is not None:
+            return memory.lora_name
+        if memory is not None and memory.model is not None:
+            return memory.model
+        return self.view.info.base_models[0] if self.view.info and self.view.info.base_models else ""
+
+    # Carrying out a plan
+
+    @property
+    def in_flight(self) -> tuple[Step, ...]:
+        """The steps being carried out now."""
+        return tuple(step for step, _ in self._tracks.values())
+
+    def pursue(self, blocks: Sequence[Step], loras: Sequence[Step], announced: int) -> None:
+        """Start what of the plan may start now, while `announced` invocations are being served."""
+        names = [step for step in loras if step.action is Action.REGISTER]
+        files = [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)]
+        requests = [*(step for step in loras if step not in names and step not in files), *blocks]
+        self._start_first("names", names)
+        self._start_first("files", files)
+        if self.view.quiet.may_start(announced, self._chunk_seconds, monotonic()):
+            self._start_first("engine", requests)
+
+    def cancel(self, why: str) -> None:
+        """Stop speculative requests: the engine is needed. Finished chunks stay where they are."""
+        running = self._tracks.get("engine")
+        if running is not None and not running[1].done():
+            running[1].cancel(why)
+
+    def _start_first(self, track: str, steps: Sequence[Step]) -> None:
+        if track in self._tracks:
+            return
+        now = monotonic()
+        for step in steps:
+            failure = self._failures.get((step.kind, step.key))
+            if failure is None or failure.until <= now:
+                task = asyncio.create_task(self._perform(track, step))
+                self._tracks[track] = (step, task)
+                task.add_done_callback(lambda _: self._ended(track))
+                return
+
+    def _ended(self, track: str) -> None:
+        del self._tracks[track]
+        self._wake()
+
+    async def _perform(self, track: str, step: Step) -> None:
+        started = monotonic()
+        result, computed = "done", 0
+        try:
+            if track == "engine" and self.view.quiet.shared(started):
+                if not await self._still_quiet():
+                    return
+                started = monotonic()
+            computed = await self._act(step)
+            self._failures.pop((step.kind, step.key), None)
+        except asyncio.CancelledError as cancelled:
+            result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
+            self.view.ledger.cancelled += 1
+        except (EngineError, OSError, ValueError) as error:
+            result = f"failed: {error}"
+            self._failed(step, error)
+        seconds = monotonic() - started
+        if track == "engine":
+            self.view.quiet.spent(seconds, monotonic())
+            if result == "done" and step.action is Action.LOAD:
+                self._chunk_seconds += 0.2 * (seconds - self._chunk_seconds)
+        record = Record(time(), self.view.name, step, result, seconds, computed)
+        self.records.append(record)
+        self._record(record)
+
+    async def _still_quiet(self) -> bool:
+        if monotonic() - self._pressure_at > FRESH_PRESSURE_SECONDS:
+            await self._measure()
+        pressure = self.view.quiet.pressure
+        return pressure is not None and pressure.running == 0 and pressure.waiting == 0
+
+    def _failed(self, step: Step, error: Exception) -> None:
+        key = (step.kind, step.key)
+        known = self._failures.get(key)
+        count = 1 if known is None else known.count + 1
+        wait = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2**count)
+        self._failures[key] = _Failure(count, monotonic() + wait)
+        self.view.ledger.failed += 1
+        log.warning(
+            "step failed", engine=self.view.name, action=step.action, key=step.key, error=str(error), retry_in=wait
+        )
+        if isinstance(error, EngineUnavailable):
+            self._unreachable(error)
+        if isinstance(error, NotFound) and step.kind is MemoryKind.LORA:
+            self.view.loras.forgotten(step.key)
+
+    async def _act(self, step: Step) -> int:
+        if step.kind is MemoryKind.PREFIX_KV:
+            return await self._load_prefix(step)
+        await self._move_lora(step)
+        return 0
+
+    async def _load_prefix(self, step: Step) -> int:
+        tree = self.view.tree
+        agent = self._population.agents.get(step.key)
+        if tree is None or tree.prefix_blocks(step.key) < step.stop:
+            return 0
+        memory = agent.memory if agent is not None else None
+        item = PrefixItem(
+            step.key, self._model(memory), tree.tokens(step.key, step.stop), memory.cache_salt if memory else None
+        )
+        self.view.requests_started += 1
+        outcome: Outcome = await self.adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
+        tree.touched(step.key, step.stop)
+        if step.action is Action.TOUCH:
+            self.view.ledger.touches += 1
+        computed = max(0, len(item.token_ids) - outcome.cached)
+        if computed or step.action is Action.LOAD:
+            self.view.ledger.loaded(step.key, computed)
+        return computed
+
+    async def _move_lora(self, step: Step) -> None:
+        name = step.key
+        match step.action:
+            case Action.STAGE:
+                await asyncio.to_thread(self._library.stage, name)
+            case Action.UNSTAGE:
+                await asyncio.to_thread(self._library.unstage, name)
+            case _:
+                path: Path = await asyncio.to_thread(self._library.path, name)
+                if step.action is not Action.REGISTER:
+                    self.view.requests_started += 1
+                await self.adapter.load(LoraItem(name, path), Tier.DEVICE, deadline=DEADLINE_SECONDS)
+                self.view.loras.registered.setdefault(name, str(path))
+                self.view.loras.used(name)
+
+    async def release_lora(self, name: str) -> None:
+        """Drop the engine's name for a LoRA that no agent has any more."""
+        try:
+            path = await asyncio.to_thread(self._library.path, name)
+            await self.adapter.release(LoraItem(name, path), deadline=DEADLINE_SECONDS)
+            self.view.loras.forgotten(name)
+        except (EngineError, OSError, ValueError) as error:
+            log.warning("LoRA name not released", engine=self.view.name, lora=name, error=str(error))
+
+    async def _stop(self) -> None:
+        tasks = [task for _, task in self._tracks.values()] + list(self._texts)
+        for task in tasks:
+            task.cancel("stopping")
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.adapter.close()

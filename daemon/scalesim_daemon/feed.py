@@ -1,0 +1,149 @@
+"""The feed's two ZeroMQ doors: a ROUTER that simulations connect to, and SUBs connected to publishers that bind.
+
+Neither door ever waits for anything but its socket, and no message can end it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+from time import time
+
+import structlog
+import zmq
+import zmq.asyncio
+
+from scalesim_client.codec import decode, pack_control, pack_frames, unpack_frames
+from scalesim_client.events import MAX_MESSAGE_BYTES
+from scalesim_daemon.gate import Verdict
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.settings import SubscribeSettings
+from scalesim_daemon.wire import Refused
+
+ANONYMOUS = "anonymous"
+FRAME_ALLOWANCE = 1024
+REPLAY_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Sampler:
+    """Logs the first of each kind of refusal and then every 1,000th, so that a flood can't fill the log."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], int] = {}
+
+    def refused(self, source: str, refusals: Sequence[Refused]) -> None:
+        """Report what was ignored of a source's message."""
+        for refusal in refusals:
+            kind = (source[:64], refusal.type)
+            if kind not in self._seen and len(self._seen) >= 1000:
+                kind = ("other", "other")
+            seen = self._seen[kind] = self._seen.get(kind, 0) + 1
+            if seen % 1000 == 1:
+                log.warning("event ignored", source=source[:64], type=refusal.type, reason=refusal.reason, times=seen)
+
+
+class Feed:
+    """Both doors, over one sidecar."""
+
+    def __init__(self, sidecar: Sidecar, bind: str, subscribe: Sequence[SubscribeSettings]) -> None:
+        self._sidecar = sidecar
+        self._subscribe = subscribe
+        self._sampler = Sampler()
+        self._context = zmq.asyncio.Context()
+        self._router = self._socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._router.bind(bind)
+        self._numbers = count()
+
+    @property
+    def address(self) -> str:
+        """The address that the ROUTER is bound to."""
+        endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        return endpoint.rstrip("\0")
+
+    async def run(self) -> None:
+        """Serve both doors until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._route())
+            for publisher in self._subscribe:
+                group.create_task(self._follow(publisher))
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._context.destroy(linger=0)
+
+    def _socket(self, kind: int) -> zmq.asyncio.Socket:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        # A longer frame costs its sender the connection, and us no memory.
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + FRAME_ALLOWANCE)
+        return socket
+
+    async def _route(self) -> None:
+        while True:
+            identity, *frames = await self._router.recv_multipart()
+            verdict = self._take(frames)
+            if verdict is None or not (verdict.welcome or verdict.resync):
+                continue
+            reply = pack_control("welcome" if verdict.welcome else "resync", last_seq=verdict.last_seq, resync=verdict.resync, error=verdict.error)
+            await self._router.send_multipart([identity, *pack_frames("scalesimd", next(self._numbers), reply)])
+
+    async def _follow(self, publisher: SubscribeSettings) -> None:
+        socket = self._socket(zmq.SUB)
+        socket.subscribe(b"")
+        socket.connect(publisher.endpoint)
+        seen = -1
+        while True:
+            frames = await socket.recv_multipart()
+            seq = _sequence_of(frames)
+            if publisher.replay is not None and seq is not None and seq > seen + 1:
+                await self._replay(publisher.replay, seen + 1, seq)
+            seen = seen if seq is None else seq
+            self._take(frames)
+
+    async def _replay(self, endpoint: str, start: int, stop: int) -> None:
+        """Ask the publisher for messages `start` to `stop - 1`; what it no longer has stays a gap for the gate."""
+        dealer = self._socket(zmq.DEALER)
+        try:
+            dealer.connect(endpoint)
+            await dealer.send_multipart([b"", start.to_bytes(8, "big")])
+            async with asyncio.timeout(REPLAY_SECONDS):
+                while True:
+                    _, *frames = await dealer.recv_multipart()
+                    seq = _sequence_of(frames)
+                    if seq is None or seq >= stop:
+                        return
+                    self._take(frames)
+        except TimeoutError:
+            log.warning("replay not answered", endpoint=endpoint, remedy="check the publisher's replay endpoint")
+        finally:
+            dealer.close()
+
+    def _take(self, frames: list[bytes]) -> Verdict | None:
+        """Judge one message; return None where it isn't of our form at all."""
+        try:
+            if len(frames) == 1:
+                topic, seq = ANONYMOUS, None
+                _, raws = decode(frames[0])
+            else:
+                topic, seq, payload = unpack_frames(frames)
+                _, raws = decode(payload)
+        except ValueError as error:
+            self._sidecar.gate.counts["malformed"] += 1
+            self._sampler.refused("?", [Refused("?", str(error))])
+            return None
+        verdict = self._sidecar.admit(topic, seq, raws)
+        self._sampler.refused(topic, verdict.refused)
+        return verdict
+
+
+def _sequence_of(frames: Sequence[bytes]) -> int | None:
+    """Return a message's sequence number; None where it has none, or the number that ends a replay."""
+    try:
+        _, seq, _ = unpack_frames(frames)
+    except ValueError:
+        return None
+    return seq if 0 <= seq < 2**63 else None

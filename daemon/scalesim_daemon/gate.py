@@ -1,0 +1,205 @@
+"""The gate before all state: order, duplicates, gaps and restarts, for each source of events. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+from scalesim_client.events import (
+    SCHEMA_VERSION,
+    ClockKind,
+    Event,
+    StateSnapshot,
+    StreamClosed,
+    StreamOpened,
+)
+from scalesim_client.sequence import Arrival, Sequence
+from scalesim_daemon.wire import Refused, parse_all
+
+MAX_COUNTED_NAMES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Who speaks: one incarnation of one source of a simulation, and the clock that its times are in."""
+
+    source: str
+    simulation: str
+    incarnation: int
+    clock: ClockKind
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new incarnation of a source: what an older one said is void."""
+
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Events that hold on top of what the stream said before."""
+
+    stream: Stream
+    events: Seq[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Restated:
+    """A complete snapshot: it replaces all that the stream said. `now` is its clock value, where it has one."""
+
+    stream: Stream
+    events: Seq[Event]
+    now: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The stream has ended."""
+
+    stream: Stream
+
+
+Admitted = Opened | Said | Restated | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate made of one message: what to apply, what was refused, and what to tell the sender.
+
+    `accepted` counts the events that were neither refused nor dropped with the whole message."""
+
+    admitted: Seq[Admitted] = ()
+    refused: Seq[Refused] = ()
+    welcome: bool = False
+    resync: bool = False
+    error: str | None = None
+    last_seq: int = -1
+    accepted: int = 0
+
+
+@dataclass(slots=True)
+class _Source:
+    stream: Stream
+    sequence: Sequence = field(default_factory=Sequence)
+    stale: bool = False
+    parts: dict[int, StateSnapshot] = field(default_factory=dict)
+
+
+class Gate:
+    """Admits messages source by source.
+
+    A source is known from its `stream.opened` on; before that it is asked to resync. A lower incarnation than the
+    known one is fenced off. After a gap the source counts as stale until its next complete snapshot.
+    """
+
+    def __init__(self) -> None:
+        self._sources: dict[str, _Source] = {}
+        self.counts: Counter[str] = Counter()
+        self.unknown_types: Counter[str] = Counter()
+
+    def streams(self) -> dict[str, tuple[Stream, bool]]:
+        """Return each source's stream and whether its view is stale."""
+        return {name: (source.stream, source.stale) for name, source in self._sources.items()}
+
+    def admit(self, topic: str, seq: int | None, raws: Seq[object]) -> Verdict:
+        """Judge one message of the source `topic`; `seq` is None where the door has no numbering."""
+        events, refused = parse_all(raws)
+        self.counts["events"] += len(events)
+        for refusal in refused:
+            self._count_refusal(refusal)
+        if events and isinstance(events[0], StreamOpened):
+            return self._open(topic, seq, events[0], events[1:], refused)
+        source = self._sources.get(topic)
+        if source is None and seq is None:
+            source = self._sources[topic] = _Source(Stream(topic, topic.replace("/", "-"), 0, "wall_seconds"))
+        if source is None:
+            self.counts["unopened"] += 1
+            return Verdict(refused=refused, resync=True)
+        if seq is not None:
+            arrival = source.sequence.admit(seq)
+            if arrival is Arrival.DUPLICATE:
+                self.counts["duplicates"] += 1
+                return Verdict(last_seq=source.sequence.last)
+            if arrival is Arrival.GAP:
+                self.counts["gaps"] += 1
+                source.stale = True
+        admitted = self._sort(source, events)
+        last = source.sequence.last
+        return Verdict(admitted, refused, resync=source.stale, last_seq=last, accepted=len(events))
+
+    def _open(
+        self, topic: str, seq: int | None, opened: StreamOpened, rest: Seq[Event], refused: Seq[Refused]
+    ) -> Verdict:
+        if opened.schema_version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            self.counts["refused_versions"] += 1
+            reason = f"schema version {opened.schema_version} is not supported, this daemon speaks {SCHEMA_VERSION}"
+            return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
+        known = self._sources.get(topic)
+        if known is not None and opened.incarnation < known.stream.incarnation:
+            self.counts["fenced"] += 1
+            reason = f"incarnation {opened.incarnation} of {topic!r} is older than {known.stream.incarnation}"
+            return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
+        stream = Stream(topic, opened.simulation, opened.incarnation, opened.clock)
+        if known is not None and stream == known.stream:
+            # The same incarnation knocks again after a lost connection: what it said holds, what was lost is asked for.
+            if seq is not None:
+                known.sequence.admit(seq)
+            known.stale = True
+            admitted = self._sort(known, rest)
+            return Verdict(
+                admitted, refused, True, known.stale, last_seq=known.sequence.last, accepted=1 + len(rest)
+            )
+        source = self._sources[topic] = _Source(stream, Sequence(-1 if seq is None else seq))
+        # A source that opens at a later number has said things that this daemon never heard.
+        source.stale = bool(seq)
+        admitted = [Opened(stream), *self._sort(source, rest)]
+        return Verdict(
+            admitted, refused, True, source.stale, last_seq=source.sequence.last, accepted=1 + len(rest)
+        )
+
+    def _sort(self, source: _Source, events: Seq[Event]) -> list[Admitted]:
+        admitted: list[Admitted] = []
+        said: list[Event] = []
+        for event in events:
+            if isinstance(event, StateSnapshot):
+                restated = self._collect(source, event)
+                if restated is not None:
+                    admitted, said = [restated], []
+            elif isinstance(event, StreamClosed):
+                if said:
+                    admitted.append(Said(source.stream, said))
+                admitted.append(Closed(source.stream))
+                said = []
+                self._sources.pop(source.stream.source, None)
+            elif not isinstance(event, StreamOpened):
+                said.append(event)
+        if said:
+            admitted.append(Said(source.stream, said))
+        return admitted
+
+    def _collect(self, source: _Source, snapshot: StateSnapshot) -> Restated | None:
+        if snapshot.part == 0 or any(part.of != snapshot.of for part in source.parts.values()):
+            source.parts.clear()
+        source.parts[snapshot.part] = snapshot
+        if len(source.parts) < snapshot.of:
+            return None
+        parts = [source.parts[index] for index in range(snapshot.of)]
+        source.parts.clear()
+        source.stale = False
+        events: list[Event] = []
+        for part in parts:
+            taken, refused = parse_all(part.events)
+            events.extend(taken)
+            for refusal in refused:
+                self._count_refusal(refusal)
+        return Restated(source.stream, events, parts[-1].now)
+
+    def _count_refusal(self, refusal: Refused) -> None:
+        if not refusal.unknown:
+            self.counts["malformed"] += 1
+            return
+        self.counts["unknown"] += 1
+        known = refusal.type in self.unknown_types or len(self.unknown_types) < MAX_COUNTED_NAMES
+        self.unknown_types[refusal.type if known else "other"] += 1

@@ -1,0 +1,104 @@
+"""What operators decided, in Redis: written at once, read at boot, never expired by Redis itself.
+
+`ss:intent` is a hash with a field `pin:<simulation>/<agent>` (the wall time in seconds until which it holds)
+for each pin, and `mode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import time
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from scalesim_daemon.settings import RunMode
+
+INTENT_KEY = "ss:intent"
+PIN = "pin:"
+
+
+class StoreUnavailable(Exception):
+    """Redis didn't take or give an intent; whether a write had an effect is unknown."""
+
+
+class Intents:
+    """Pins and the run mode. Calls raise `StoreUnavailable` where Redis doesn't answer in a few seconds."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Redis = Redis.from_url(
+            url,
+            decode_responses=True,
+            encoding_errors="replace",
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
+            socket_connect_timeout=1,
+            socket_timeout=2,
+        )
+
+    async def pin(self, key: str, until: float) -> None:
+        """Pin an agent until a wall time."""
+        with _asking():
+            await self._client.hset(INTENT_KEY, PIN + key, repr(until))
+
+    async def unpin(self, key: str) -> None:
+        """End a pin; none is needed."""
+        with _asking():
+            await self._client.hdel(INTENT_KEY, PIN + key)
+
+    async def pins(self) -> dict[str, float]:
+        """Return the pins that hold, with the wall time of their end; forget those that don't."""
+        with _asking():
+            fields = cast(dict[str, str], await self._client.hgetall(INTENT_KEY))
+            untils = {field: _seconds(value) for field, value in fields.items() if field.startswith(PIN)}
+            now = time()
+            over = [field for field, until in untils.items() if until <= now]
+            if over:
+                await self._client.hdel(INTENT_KEY, *over)
+        return {field.removeprefix(PIN): until for field, until in untils.items() if until > now}
+
+    async def set_mode(self, mode: RunMode) -> None:
+        """Keep the operator's mode, which then overrides the configured one."""
+        with _asking():
+            await self._client.hset(INTENT_KEY, "mode", mode.value)
+
+    async def mode(self) -> RunMode | None:
+        """Return the operator's mode, None where none was set."""
+        with _asking():
+            value = await self._client.hget(INTENT_KEY, "mode")
+        return RunMode(value) if value in list(RunMode) else None
+
+    async def eviction_warning(self) -> str | None:
+        """Return why this Redis may evict intents, and the remedy; None where it doesn't."""
+        with _asking():
+            memory = await self._client.info("memory")
+        policy = memory.get("maxmemory_policy", "")
+        if not policy.startswith("allkeys-"):
+            return None
+        return (
+            f"Redis has maxmemory-policy {policy}, which evicts pins and the operator's mode when memory "
+            "is full: set it to noeviction or to one of volatile-*"
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis does not answer: {error}") from error
+
+
+def _seconds(value: str) -> float:
+    """Return a stored wall time; what is no number is long over."""
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,215 @@
+"""The one loop: take what happened, look once, plan, start the difference, report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import monotonic, time
+
+import structlog
+
+from scalesim_daemon.driver import Driver, Record
+from scalesim_daemon.gate import Gate, Verdict
+from scalesim_daemon.loras import LoraError, LoraLibrary
+from scalesim_daemon.plan import Step
+from scalesim_daemon.plan_blocks import plan_blocks
+from scalesim_daemon.plan_loras import plan_loras
+from scalesim_daemon.population import Changes, Memory, Population
+from scalesim_daemon.settings import RunMode, Settings
+from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache
+from scalesim_daemon.store import DueRecord, Mirror
+
+TICK_SECONDS = 0.25
+ALIVE_SECONDS = 5.0
+KEPT_DECISIONS = 2000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """What is to be done on one engine, as of one snapshot."""
+
+    blocks: Sequence[Step] = ()
+    loras: Sequence[Step] = ()
+
+
+@dataclass(slots=True)
+class Sidecar:
+    """The daemon's state and its cycle. Everything in it belongs to one event loop."""
+
+    settings: Settings
+    library: LoraLibrary
+    mirror: Mirror
+    mode: RunMode
+    gate: Gate = field(default_factory=Gate)
+    population: Population = field(default_factory=Population)
+    drivers: dict[str, Driver] = field(default_factory=dict)
+    pins: dict[str, float] = field(default_factory=dict)
+    plans: Mapping[str, EnginePlan] = field(default_factory=dict)
+    decisions: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
+    counts: Counter[str] = field(default_factory=Counter)
+    feed_address: str = ""
+    api_url: str = ""
+    ticked_at: float = field(default_factory=monotonic)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """Ask for a cycle soon."""
+        self._woken.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop has ticked lately."""
+        return monotonic() - self.ticked_at < ALIVE_SECONDS
+
+    def admit(self, topic: str, seq: int | None, raws: Sequence[object]) -> Verdict:
+        """Let one message through the gate and apply what it admits."""
+        verdict = self.gate.admit(topic, seq, raws)
+        if verdict.admitted:
+            self.population.apply(verdict.admitted, monotonic())
+            self.wake()
+        return verdict
+
+    async def run(self) -> None:
+        """Cycle until cancelled: at once when woken, else at every tick."""
+        while True:
+            try:
+                await asyncio.wait_for(self._woken.wait(), TICK_SECONDS)
+            except TimeoutError:
+                pass
+            self._woken.clear()
+            self.cycle()
+            # Events that came in one burst are handled by one cycle.
+            await asyncio.sleep(0)
+
+    def cycle(self) -> None:
+        """Do one round. It never waits for an engine."""
+        self.ticked_at = monotonic()
+        self.counts["cycles"] += 1
+        changes = self.population.take_changes()
+        self._tell_engines(changes)
+        self._tell_mirror(changes)
+        self.plans = {} if self.mode is RunMode.PAUSED else self._plan()
+        if self.mode is not RunMode.ACTIVE:
+            return
+        announced = self.population.in_flight()
+        for name, plan in self.plans.items():
+            self.drivers[name].pursue(plan.blocks, plan.loras, announced)
+
+    def record(self, record: Record) -> None:
+        """Keep what a driver did, for people and for the mirror."""
+        self.decisions.append(record)
+        self.mirror.decision(
+            {
+                "at": record.at,
+                "engine": record.engine,
+                "action": record.step.action.value,
+                "kind": record.step.kind.value,
+                "key": record.step.key,
+                "reason": record.step.reason,
+                "result": record.result,
+            }
+        )
+
+    def _tell_engines(self, changes: Changes) -> None:
+        bound = [
+            (key, agent.memory)
+            for key in changes.bound
+            if (agent := self.population.agents.get(key)) is not None and agent.memory is not None
+        ]
+        for key, memory in bound:
+            if memory.lora is not None and memory.lora_name is not None:
+                self._start(self._link(key, memory.lora_name, Path(memory.lora)))
+        urgent = "an invocation started" if changes.started else "an agent was woken" if changes.woken else None
+        for driver in self.drivers.values():
+            if urgent is not None:
+                driver.cancel(urgent)
+            for key, memory in bound:
+                driver.bind(key, memory)
+            for name in changes.unused_loras:
+                self._start(driver.release_lora(name))
+            for key in changes.unbound:
+                driver.view.forget(key)
+            for key in changes.started:
+                agent = self.population.agents.get(key)
+                if agent is not None:
+                    driver.view.started(agent)
+            for key in changes.finished:
+                driver.view.finished(key)
+
+    async def _link(self, agent: str, name: str, original: Path) -> None:
+        try:
+            await asyncio.to_thread(self.library.link, name, original)
+        except (LoraError, OSError) as error:
+            log.warning("LoRA not taken", agent=agent, lora=name, error=str(error))
+        self.wake()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _tell_mirror(self, changes: Changes) -> None:
+        for key in changes.dues:
+            self.mirror.mark(key, self.due_record(key))
+        for source in changes.clocks:
+            known = self.population.clocks().get(source)
+            if known is not None:
+                stream, clock = known
+                self.mirror.clock(stream.simulation, clock.kind, clock.now, clock.pace)
+        for simulation in changes.closed:
+            self.mirror.close_stream(simulation)
+
+    def due_records(self) -> dict[str, DueRecord]:
+        """Return what Redis shows of all agents."""
+        records = ((key, self.due_record(key)) for key in self.population.agents)
+        return {key: record for key, record in records if record is not None}
+
+    def due_record(self, key: str) -> DueRecord | None:
+        """Return what Redis shows of an agent; None where no invocation is foreseen."""
+        due = self.population.board.get(key)
+        if due is None:
+            return None
+        agent = self.population.agents.get(key)
+        memory = agent.memory if agent is not None else None
+        estimate = due.estimate
+        return DueRecord(estimate.due, due.clock.kind, estimate.confidence, estimate.basis, items_of(memory))
+
+    def _plan(self) -> dict[str, EnginePlan]:
+        now = time()
+        ranking = Ranking(self.population, {key for key, until in self.pins.items() if until > now})
+        plans: dict[str, EnginePlan] = {}
+        for name, driver in self.drivers.items():
+            if not driver.view.reachable:
+                continue
+            chunk = self.settings.planner.chunk_tokens
+            cache = block_cache(driver.view, ranking, partial(self._at_home, name), chunk)
+            links, free = self.library.inventory()
+            loras = lora_cache(driver.view, self.population, ranking, links, free)
+            plans[name] = EnginePlan(plan_blocks(cache) if cache is not None else (), plan_loras(loras))
+        return plans
+
+    def _at_home(self, engine: str, key: str) -> bool:
+        """Whether an agent's requests go to this engine: the only one, or the one that served it last."""
+        if len(self.drivers) == 1:
+            return True
+        served = {name: driver.view.served.get(key, 0.0) for name, driver in self.drivers.items()}
+        return served[engine] > 0 and served[engine] == max(served.values())
+
+
+def items_of(memory: Memory | None) -> list[str]:
+    """Name an agent's memory items."""
+    if memory is None:
+        return []
+    items = [f"lora:{memory.lora_name}"] if memory.lora_name else []
+    if memory.token_ids is not None or memory.text is not None or memory.messages is not None:
+        items.append("prefix_kv")
+    if memory.model:
+        items.append(f"model:{memory.model}")
+    return items

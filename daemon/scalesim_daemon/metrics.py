@@ -1,0 +1,178 @@
+"""Prometheus metrics, read from the sidecar's state when they are asked for. No label names an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.report_engines import free_blocks, order_accuracy
+from scalesim_daemon.view import EngineView
+
+# What the gate counts, and the metric that shows it.
+GATE_METRICS = {
+    "events": ("scalesim_events", "Events that were well formed."),
+    "duplicates": ("scalesim_duplicates", "Messages that had come before."),
+    "gaps": ("scalesim_gaps", "Holes in a source's sequence numbers."),
+}
+# Messages and events that were ignored, by why.
+REFUSALS = ("malformed", "unknown", "unopened", "fenced", "refused_versions")
+
+Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
+Reading = tuple[str, str, Callable[[EngineView], float | None]]
+ENGINE_GAUGES: tuple[Reading, ...] = (
+    ("scalesim_engine_up", "Whether the engine answers.", lambda view: view.reachable),
+    ("scalesim_engine_known", "Whether the engine's blocks are known.", lambda view: view.known),
+    (
+        "scalesim_blocks_capacity",
+        "Device blocks that requests can use.",
+        lambda view: view.info and view.info.device_blocks,
+    ),
+    (
+        "scalesim_blocks_resident",
+        "Device blocks whose content is known.",
+        lambda view: view.tree.resident if view.tree and view.known else None,
+    ),
+    ("scalesim_blocks_free", "Device blocks that hold nothing reusable.", free_blocks),
+    ("scalesim_loras_on_device", "LoRAs in device places.", lambda view: len(view.loras.device)),
+)
+ENGINE_COUNTERS: tuple[Reading, ...] = (
+    ("scalesim_engine_restarts", "Restarts of the engine.", lambda view: view.restarts),
+    (
+        "scalesim_blocks_lost",
+        "Blocks of agents' prefixes that the engine evicted.",
+        lambda view: view.lost_blocks,
+    ),
+    ("scalesim_prefetches", "Prefetches, one per agent and invocation.", lambda view: view.ledger.prefetches),
+    ("scalesim_prefetches_used", "Prefetches that an invocation found.", lambda view: view.ledger.used),
+    (
+        "scalesim_prefetches_wasted",
+        "Prefetches that were gone when the invocation came.",
+        lambda view: view.ledger.wasted,
+    ),
+    ("scalesim_prefetched_tokens", "Tokens computed for prefetches.", lambda view: view.ledger.tokens),
+    (
+        "scalesim_prefetched_tokens_wasted",
+        "Tokens computed for prefetches and not used.",
+        lambda view: view.ledger.tokens_wasted,
+    ),
+    ("scalesim_touches", "Requests that only refreshed what was there.", lambda view: view.ledger.touches),
+    (
+        "scalesim_steps_cancelled",
+        "Steps stopped because the engine was needed.",
+        lambda view: view.ledger.cancelled,
+    ),
+    ("scalesim_steps_failed", "Steps that the engine did not carry out.", lambda view: view.ledger.failed),
+)
+
+
+def build_registry(sidecar: Sidecar) -> CollectorRegistry:
+    """Return a registry of its own: several daemons in one process don't meet."""
+    registry = CollectorRegistry()
+    registry.register(SidecarCollector(sidecar))
+    return registry
+
+
+class SidecarCollector(Collector):
+    """Collect in the event loop's thread: the state belongs to it."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics."""
+        yield from self._feed()
+        yield from self._agents()
+        yield from self._engines()
+        yield from self._loop()
+
+    def _feed(self) -> Iterator[Metric]:
+        gate = self._sidecar.gate
+        for count, (name, text) in GATE_METRICS.items():
+            yield CounterMetricFamily(name, text, value=gate.counts[count])
+        yield _labelled(
+            CounterMetricFamily("scalesim_refused", "Events and messages that were ignored.", labels=["why"]),
+            ((why, gate.counts[why]) for why in REFUSALS),
+        )
+        streams = gate.streams()
+        yield GaugeMetricFamily("scalesim_sources", "Open streams of events.", value=len(streams))
+        stale = sum(is_stale for _, is_stale in streams.values())
+        yield GaugeMetricFamily(
+            "scalesim_sources_stale", "Streams of which something is missing.", value=stale
+        )
+
+    def _agents(self) -> Iterator[Metric]:
+        population = self._sidecar.population
+        yield GaugeMetricFamily(
+            "scalesim_agents", "Agents that streams speak of.", value=len(population.agents)
+        )
+        yield GaugeMetricFamily(
+            "scalesim_agents_due", "Agents whose next invocation is foreseen.", value=len(population.board)
+        )
+        yield GaugeMetricFamily(
+            "scalesim_invocations_in_flight",
+            "Announced invocations being served.",
+            value=population.in_flight(),
+        )
+        accuracy, pairs, recency = order_accuracy(self._sidecar)
+        yield GaugeMetricFamily(
+            "scalesim_distance_order_pairs",
+            "Scored pairs of invocations that the accuracy rests on.",
+            value=pairs,
+        )
+        if accuracy is not None and recency is not None:
+            yield _labelled(
+                GaugeMetricFamily(
+                    "scalesim_distance_order_accuracy_ratio",
+                    "Share of pairs of invocations that were put in the right order, by what orders them.",
+                    labels=["by"],
+                ),
+                (("estimates", accuracy), ("recency", recency)),
+            )
+
+    def _engines(self) -> Iterator[Metric]:
+        views = {name: driver.view for name, driver in self._sidecar.drivers.items()}
+        for family, readings in ((GaugeMetricFamily, ENGINE_GAUGES), (CounterMetricFamily, ENGINE_COUNTERS)):
+            for name, text, read in readings:
+                values = ((engine, read(view)) for engine, view in views.items())
+                known = ((engine, value) for engine, value in values if value is not None)
+                yield _labelled(family(name, text, labels=["engine"]), known)
+
+    def _loop(self) -> Iterator[Metric]:
+        sidecar = self._sidecar
+        yield CounterMetricFamily("scalesim_cycles", "Rounds of the loop.", value=sidecar.counts["cycles"])
+        planned = GaugeMetricFamily(
+            "scalesim_plan_steps", "Steps of the current plan.", labels=["engine", "kind"]
+        )
+        in_flight = GaugeMetricFamily(
+            "scalesim_steps_in_flight", "Steps being carried out.", labels=["engine"]
+        )
+        for name, driver in sidecar.drivers.items():
+            plan = sidecar.plans.get(name, EnginePlan())
+            planned.add_metric([name, "prefix_kv"], len(plan.blocks))
+            planned.add_metric([name, "lora"], len(plan.loras))
+            in_flight.add_metric([name], len(driver.in_flight))
+        yield planned
+        yield in_flight
+        mirror = sidecar.mirror
+        yield GaugeMetricFamily(
+            "scalesim_mirror_up", "Whether the store is reachable.", value=float(mirror.connected)
+        )
+        yield GaugeMetricFamily(
+            "scalesim_mirror_lag_p99_seconds",
+            "From a change until it was in the store, 99th percentile.",
+            value=mirror.lag_p99,
+        )
+        yield GaugeMetricFamily(
+            "scalesim_mirror_pending", "Agents whose newest state isn't in the store.", value=mirror.pending
+        )
+
+
+def _labelled(family: Family, values: Iterable[tuple[str, float]]) -> Family:
+    """Add a sample for each value of the family's one label."""
+    for label, value in values:
+        family.add_metric([label], value)
+    return family

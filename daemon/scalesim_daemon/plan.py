@@ -1,0 +1,99 @@
+"""What the planner sees and what it says: immutable, free of I/O. Seconds are wall seconds until the invocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scalesim_adapters.base import MemoryKind
+
+
+class Action(StrEnum):
+    """What one step does: `LOAD` brings memory nearer, `TOUCH` refreshes what is there, `REGISTER` makes a LoRA's name
+    known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of host memory."""
+
+    LOAD = "load"
+    TOUCH = "touch"
+    REGISTER = "register"
+    STAGE = "stage"
+    UNSTAGE = "unstage"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action on one item. `start` and `stop` are the part of it to make resident: blocks of a prefix, 0 and 1 for a
+    LoRA. `victims` are the agents or LoRAs that are expected to lose memory by it, `reason` is for people."""
+
+    action: Action
+    kind: MemoryKind
+    key: str
+    start: int
+    stop: int
+    seconds: float
+    reason: str
+    victims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """An agent with a known prefix: `blocks` long, the first `resident` of them on the device."""
+
+    agent: str
+    seconds: float
+    blocks: int
+    resident: int
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Neighbours in the engine's eviction order: `blocks` that `agents` (nearest first, none for blocks nobody will ask
+    for again) share. `seconds` is the nearest agent's distance. `fixed` lots are in use and can't be victims."""
+
+    blocks: int
+    agents: tuple[str, ...]
+    seconds: float
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCache:
+    """A snapshot of one engine's device blocks.
+
+    `free` blocks are taken before any lot, then lots in the given order. Each request of ours takes `overhead`
+    further blocks. `reserve` blocks will be taken by the next invocations, beyond their prefixes. A step loads `chunk` blocks at most.
+    """
+
+    free: int
+    lots: tuple[Lot, ...]
+    wishes: tuple[Wish, ...]
+    chunk: int
+    reserve: int = 0
+    overhead: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LoraWish:
+    """A LoRA that agents use; `bytes` on disk, `staged` in host memory, `registered` under its name."""
+
+    name: str
+    seconds: float
+    bytes: int
+    staged: bool
+    registered: bool
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoraCache:
+    """A snapshot of one engine's LoRA places. `device` and `host` name the LoRAs there, next victim first.
+
+    Sizes are in LoRAs; None where the engine doesn't tell, and then nothing is prefetched. `staging_free` is in bytes.
+    """
+
+    device: tuple[str, ...]
+    host: tuple[str, ...]
+    device_places: int | None
+    host_places: int | None
+    wishes: tuple[LoraWish, ...]
+    staging_free: int = 0

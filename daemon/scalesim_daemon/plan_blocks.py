@@ -1,0 +1,128 @@
+"""Plan what moves in a prefix cache whose engine evicts the blocks that were released longest ago. Pure.
+
+The nearest agents are served first. A load goes only where blocks are free or belong to something farther; what is
+nearer and would be evicted first is touched beforehand. Where that can't be had, the plan ends.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scalesim_adapters.base import MemoryKind
+from scalesim_daemon.plan import Action, BlockCache, Lot, Step, Wish
+
+MAX_STEPS = 64
+
+
+def plan_blocks(cache: BlockCache) -> list[Step]:
+    """Return the steps, in order, that bring and keep the nearest agents' prefixes on the device."""
+    queue = _Queue(cache)
+    steps: list[Step] = []
+    wishes = sorted((w for w in cache.wishes if w.seconds < math.inf and not w.held), key=lambda w: w.seconds)
+    for wish in wishes:
+        # What comes after the next invocations leaves room for what these will take, so as not to be their victim.
+        reserve = cache.reserve if wish.seconds > wishes[0].seconds else 0
+        start = wish.resident
+        while start < wish.blocks:
+            stop = min(start + cache.chunk, wish.blocks)
+            touches = queue.room(stop - start + cache.overhead + reserve, wish.seconds, wish.agent)
+            if touches is None or len(steps) + len(touches) >= MAX_STEPS:
+                return steps
+            steps += queue.touch(touches)
+            steps.append(queue.load(wish, start, stop))
+            start = stop
+    return steps
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    lot: Lot
+    blocks: int
+    moved: bool = False
+
+
+class _Queue:
+    """The eviction order, as it develops while the plan is carried out."""
+
+    def __init__(self, cache: BlockCache) -> None:
+        self._free = cache.free
+        self._overhead = cache.overhead
+        self._entries = [_Entry(lot, lot.blocks) for lot in cache.lots if not lot.fixed]
+        self._resident = {wish.agent: wish.resident for wish in cache.wishes}
+
+    def room(self, blocks: int, seconds: float, agent: str) -> list[_Entry] | None:
+        """Find out what must be touched so that the next `blocks` victims are all farther than `seconds`; None where
+        there aren't as many. Blocks of `agent` itself are no victims: its request uses them."""
+        found = self._free
+        touches: list[_Entry] = []
+        for entry in self._entries:
+            if found >= blocks:
+                break
+            if entry.moved:
+                return None
+            if agent in entry.lot.agents:
+                continue
+            if entry.lot.seconds > seconds:
+                found += entry.blocks
+            else:
+                touches.append(entry)
+                blocks += self._overhead
+        return touches if found >= blocks else None
+
+    def touch(self, entries: list[_Entry]) -> list[Step]:
+        """Carry out touches, the nearest last, and return them as steps."""
+        steps: list[Step] = []
+        done: set[str] = set()
+        for entry in sorted(entries, key=lambda entry: -entry.lot.seconds):
+            agent = entry.lot.agents[0]
+            if agent in done:
+                continue
+            done.add(agent)
+            resident = self._resident.get(agent, 0)
+            steps.append(
+                Step(
+                    Action.TOUCH,
+                    MemoryKind.PREFIX_KV,
+                    agent,
+                    0,
+                    resident,
+                    entry.lot.seconds,
+                    "nearer than what should go first",
+                )
+            )
+            self._move_back(agent)
+            self._take(self._overhead, agent)
+        return steps
+
+    def load(self, wish: Wish, start: int, stop: int) -> Step:
+        """Carry out a load for which there is room, and return it as a step."""
+        self._move_back(wish.agent)
+        victims = self._take(stop - start + self._overhead, wish.agent)
+        self._entries.append(_Entry(Lot(stop - start, (wish.agent,), wish.seconds), stop - start, moved=True))
+        reason = "takes blocks of agents due later" if victims else "takes blocks that nobody will ask for"
+        return Step(Action.LOAD, MemoryKind.PREFIX_KV, wish.agent, start, stop, wish.seconds, reason, victims)
+
+    def _move_back(self, agent: str) -> None:
+        mine = [entry for entry in self._entries if agent in entry.lot.agents]
+        if mine:
+            self._entries = [entry for entry in self._entries if agent not in entry.lot.agents] + mine
+            for entry in mine:
+                entry.moved = True
+
+    def _take(self, blocks: int, agent: str) -> tuple[str, ...]:
+        victims: dict[str, None] = {}
+        taken = min(self._free, blocks)
+        self._free -= taken
+        blocks -= taken
+        for entry in self._entries:
+            if not blocks:
+                break
+            if agent in entry.lot.agents:
+                continue
+            taken = min(entry.blocks, blocks)
+            entry.blocks -= taken
+            blocks -= taken
+            victims.update(dict.fromkeys(entry.lot.agents))
+        self._entries = [entry for entry in self._entries if entry.blocks]
+        return tuple(victims)

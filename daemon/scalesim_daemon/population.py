@@ -1,0 +1,259 @@
+"""All agents of all simulations: what their streams said, when they are due, what memory is theirs. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from scalesim_client.events import (
+    AgentReleased,
+    AgentWoken,
+    Event,
+    InvocationFinished,
+    InvocationStarted,
+    MemoryBound,
+    MemoryUnbound,
+    StepAdvanced,
+)
+from scalesim_daemon.board import Due, DueBoard
+from scalesim_daemon.clock import StreamClock
+from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
+from scalesim_estimators import Blend, OrderScore, default_estimators
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What an agent bound: a LoRA by directory and served name, and a prompt prefix in one of three forms."""
+
+    lora: str | None = None
+    lora_name: str | None = None
+    token_ids: array[int] | None = None
+    text: str | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    cache_salt: str | None = None
+    model: str | None = None
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent, addressed as `<simulation>/<agent>`. `recency` grows with each invocation; 0 is never."""
+
+    key: str
+    in_flight: int = 0
+    recency: int = 0
+    invocations: int = 0
+    memory: Memory | None = None
+
+
+@dataclass(slots=True)
+class Changes:
+    """What happened since it was last taken; agents by key, in order."""
+
+    dues: set[str] = field(default_factory=set)
+    clocks: set[str] = field(default_factory=set)
+    started: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    woken: list[str] = field(default_factory=list)
+    bound: list[str] = field(default_factory=list)
+    unbound: list[str] = field(default_factory=list)
+    unused_loras: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Voice:
+    """One stream's part: its clock, its estimators, and the agents that it has spoken of."""
+
+    stream: Stream
+    clock: StreamClock
+    blend: Blend
+    score: OrderScore
+    agents: set[str] = field(default_factory=set)
+    in_flight: dict[str, int] = field(default_factory=dict)
+
+
+class Population:
+    """Turns admitted events into dues and memory, per stream; `wall` is the wall time in seconds."""
+
+    def __init__(self) -> None:
+        self.agents: dict[str, Agent] = {}
+        self.board = DueBoard()
+        self._voices: dict[str, _Voice] = {}
+        self._changes = Changes()
+        self._recency = 0
+
+    def take_changes(self) -> Changes:
+        """Return what changed since the last call."""
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    def clocks(self) -> dict[str, tuple[Stream, StreamClock]]:
+        """Return each source's stream and clock."""
+        return {source: (voice.stream, voice.clock) for source, voice in self._voices.items()}
+
+    def scores(self) -> dict[str, OrderScore]:
+        """Return each source's score of how well its estimates order the invocations."""
+        return {source: voice.score for source, voice in self._voices.items()}
+
+    def in_flight(self) -> int:
+        """Return how many announced invocations are being served now."""
+        return sum(sum(voice.in_flight.values()) for voice in self._voices.values())
+
+    def apply(self, admitted: Iterable[Admitted], wall: float) -> None:
+        """Take in what the gate admitted."""
+        for item in admitted:
+            match item:
+                case Opened(stream):
+                    self._close(stream.source)
+                    self._open(stream)
+                case Said(stream, events):
+                    voice = self._voices.get(stream.source) or self._open(stream)
+                    for event in events:
+                        self._observe(voice, event, wall)
+                case Restated(stream, events, now):
+                    self._restate(stream, events, now, wall)
+                case Closed(stream):
+                    self._close(stream.source)
+                    self._changes.closed.append(stream.simulation)
+
+    def _open(self, stream: Stream, score: OrderScore | None = None) -> _Voice:
+        voice = _Voice(stream, StreamClock(stream.clock), default_estimators(), score or OrderScore())
+        self._voices[stream.source] = voice
+        return voice
+
+    def _restate(self, stream: Stream, events: Iterable[Event], now: float | None, wall: float) -> None:
+        old = self._voices.get(stream.source)
+        voice = self._open(stream, old.score if old else None)
+        if old is not None:
+            voice.clock = old.clock
+        if now is not None:
+            voice.clock.advance(now, wall)
+        for event in events:
+            self._observe(voice, event, wall, restated=True)
+        if old is not None:
+            self._retract(old, keep=voice)
+
+    def _close(self, source: str) -> None:
+        voice = self._voices.pop(source, None)
+        if voice is not None:
+            self._retract(voice, keep=None)
+
+    def _retract(self, voice: _Voice, keep: _Voice | None) -> None:
+        """Undo what a voice said and its successor `keep` no longer says."""
+        source = voice.stream.source
+        for key in voice.agents:
+            agent = self.agents.get(key)
+            if agent is not None:
+                agent.in_flight -= voice.in_flight.get(key, 0)
+                if agent.in_flight == 0 and voice.in_flight.get(key):
+                    self._changes.finished.append(key)
+            if keep is None or key not in keep.agents:
+                self.board.put(key, source, None)
+                self._changes.dues.add(key)
+                self._drop_if_unspoken(key)
+            else:
+                self._estimate(keep, key)
+
+    def _drop_if_unspoken(self, key: str) -> None:
+        if any(key in voice.agents for voice in self._voices.values()):
+            return
+        agent = self.agents.pop(key, None)
+        if agent is not None and agent.memory is not None:
+            self._changes.unbound.append(key)
+
+    def _observe(self, voice: _Voice, event: Event, wall: float, *, restated: bool = False) -> None:
+        if isinstance(event, StepAdvanced):
+            if not voice.clock.advance(event.now, wall):
+                self._rewind(voice)
+            self._changes.clocks.add(voice.stream.source)
+            return
+        now = voice.clock.now
+        name = getattr(event, "agent", None)
+        if name is not None:
+            key = f"{voice.stream.simulation}/{name}"
+            if isinstance(event, AgentReleased):
+                self._release(voice, event, key, now)
+                return
+            self._note(voice, event, key, name, now, restated)
+        for changed in voice.blend.observe(event, now):
+            changed_key = f"{voice.stream.simulation}/{changed}"
+            voice.agents.add(changed_key)
+            self._estimate(voice, changed_key, changed)
+
+    def _note(self, voice: _Voice, event: Event, key: str, name: str, now: float, restated: bool) -> None:
+        voice.agents.add(key)
+        agent = self.agents.get(key)
+        if agent is None:
+            agent = self.agents[key] = Agent(key)
+        match event:
+            case InvocationStarted():
+                voice.in_flight[key] = voice.in_flight.get(key, 0) + 1
+                agent.in_flight += 1
+                if not restated:
+                    self._recency += 1
+                    agent.recency = self._recency
+                    agent.invocations += 1
+                    voice.score.invoked(name, now)
+                    self._changes.started.append(key)
+            case InvocationFinished() if voice.in_flight.get(key):
+                voice.in_flight[key] -= 1
+                if not voice.in_flight[key]:
+                    del voice.in_flight[key]
+                agent.in_flight -= 1
+                self._changes.finished.append(key)
+            case AgentWoken():
+                self._changes.woken.append(key)
+            case MemoryBound():
+                self._bind(agent, event)
+            case MemoryUnbound() if agent.memory is not None:
+                agent.memory = None
+                self._changes.unbound.append(key)
+
+    def _bind(self, agent: Agent, event: MemoryBound) -> None:
+        memory = Memory(
+            event.lora,
+            event.lora_name,
+            None if event.token_ids is None else array("I", event.token_ids),
+            event.text,
+            None if event.messages is None else tuple(event.messages),
+            event.cache_salt,
+            event.model,
+        )
+        if memory != agent.memory:
+            agent.memory = memory
+            self._changes.bound.append(agent.key)
+
+    def _release(self, voice: _Voice, event: AgentReleased, key: str, now: float) -> None:
+        memory = self.agents[key].memory if key in self.agents else None
+        for changed in voice.blend.observe(event, now):
+            if changed != event.agent:
+                self._estimate(voice, f"{voice.stream.simulation}/{changed}", changed)
+        voice.agents.discard(key)
+        voice.in_flight.pop(key, None)
+        voice.score.forget(event.agent)
+        self.board.put(key, voice.stream.source, None)
+        self._changes.dues.add(key)
+        self._drop_if_unspoken(key)
+        if memory is not None and memory.lora_name is not None and key not in self.agents:
+            others = (agent.memory for agent in self.agents.values())
+            if all(other is None or other.lora_name != memory.lora_name for other in others):
+                self._changes.unused_loras.append(memory.lora_name)
+
+    def _estimate(self, voice: _Voice, key: str, name: str | None = None) -> None:
+        name = key.partition("/")[2] if name is None else name
+        estimate = voice.blend.estimate(name)
+        voice.score.estimated(name, None if estimate is None else estimate.due, voice.clock.now)
+        due = None if estimate is None else Due(estimate, voice.clock, partial(voice.blend.estimate, name))
+        self.board.put(key, voice.stream.source, due)
+        self._changes.dues.add(key)
+
+    def _rewind(self, voice: _Voice) -> None:
+        """The clock went back: the simulation starts over, its dues are void; its memory is not."""
+        voice.blend = default_estimators()
+        voice.score = OrderScore()
+        for key in voice.agents:
+            self.board.put(key, voice.stream.source, None)
+            self._changes.dues.add(key)

@@ -1,0 +1,66 @@
+"""When speculative work may use the engine. Pure: wall time is handed in.
+
+An engine that is idle, and has been asked only what a simulation announced, is ours to use. Where requests were seen
+that nobody announced, speculative work starts only while nothing runs, and uses at most `share` of the wall time: as
+such requests see the engine at random moments, no more than that share of them can meet our work (PASTA: Poisson
+arrivals see time averages), which keeps their 95th percentile where it was.
+"""
+
+from __future__ import annotations
+
+from scalesim_adapters.base import Pressure
+
+MEMORY_SECONDS = 30.0
+REBASE_SECONDS = 60.0
+LARGEST_CREDIT_SECONDS = 1.0
+
+
+class Quiet:
+    """Decides for one engine; requests are counted since the engine's start, ours and announced ones since ours."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._credit = 0.0
+        self._credited_at: float | None = None
+        self._excess: int | None = None
+        self._rebased_at = 0.0
+        self._foreign_at: float | None = None
+        self.pressure: Pressure | None = None
+
+    def observe(self, pressure: Pressure, accounted: int, wall: float) -> None:
+        """Take in the engine's counts; `accounted` is how many requests were started by us or announced so far."""
+        excess = pressure.finished + pressure.running + pressure.waiting - accounted
+        if self._excess is not None and excess > self._excess:
+            self._foreign_at = wall
+        if self._excess is None or excess > self._excess or wall - self._rebased_at > REBASE_SECONDS:
+            self._excess, self._rebased_at = excess, wall
+        self.pressure = pressure
+
+    def restarted(self) -> None:
+        """The engine counts from zero again."""
+        self._excess = None
+        self.pressure = None
+
+    def shared(self, wall: float) -> bool:
+        """Whether the engine has lately served requests that nobody announced."""
+        return self._foreign_at is not None and wall - self._foreign_at < MEMORY_SECONDS
+
+    def may_start(self, announced: int, seconds: float, wall: float) -> bool:
+        """Whether work of about `seconds` may start now, while `announced` invocations are being served."""
+        self._accrue(wall)
+        if announced or self.pressure is None or self.pressure.waiting:
+            return False
+        if not self.shared(wall):
+            return True
+        return self.pressure.running == 0 and self._credit >= min(seconds, LARGEST_CREDIT_SECONDS)
+
+    def spent(self, seconds: float, wall: float) -> None:
+        """Account for speculative work that ran."""
+        self._accrue(wall)
+        self._credit -= seconds
+
+    def _accrue(self, wall: float) -> None:
+        if self._credited_at is not None:
+            earned = self._share * (wall - self._credited_at)
+            self._credit = min(LARGEST_CREDIT_SECONDS, self._credit + earned)
+        self._credited_at = wall

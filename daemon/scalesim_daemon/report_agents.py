@@ -1,0 +1,167 @@
+"""Agents as people see them: how far each is and why, and where its memory is. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from itertools import islice
+from time import time
+
+from scalesim_adapters.base import MemoryKind, Tier
+from scalesim_daemon.api_models import (
+    AgentDetail,
+    AgentsPage,
+    AgentSummary,
+    ClockState,
+    Decision,
+    Place,
+    PrefixBlocks,
+    Residency,
+)
+from scalesim_daemon.board import Due
+from scalesim_daemon.driver import Driver, Record
+from scalesim_daemon.loop import Sidecar, items_of
+from scalesim_daemon.population import Memory
+
+SHOWN_DECISIONS = 20
+
+
+class UnknownAgent(LookupError):
+    """No simulation has spoken of the agent, and no engine has served it."""
+
+
+def agents_page(sidecar: Sidecar, offset: int, limit: int) -> AgentsPage:
+    """Return `limit` agents from the `offset`th nearest on."""
+    keys = sidecar.population.agents.keys() | sidecar.population.board.agents()
+    nearest = heapq.nsmallest(
+        offset + limit, keys, key=lambda key: (sidecar.population.board.seconds(key), key)
+    )
+    agents = [AgentSummary(**_summary(sidecar, key)) for key in nearest[offset:]]
+    return AgentsPage(total=len(keys), offset=offset, limit=limit, agents=agents)
+
+
+def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
+    """Return all that is known of one agent. Raises `UnknownAgent`."""
+    population = sidecar.population
+    agent, due = population.agents.get(key), population.board.get(key)
+    summary = _summary(sidecar, key)
+    if agent is None and due is None and not summary["engines"]:
+        raise UnknownAgent(
+            f"agent {key!r} is not known: no open stream speaks of it, and no engine was seen serving it "
+            "(requests name their agent as session_id)"
+        )
+    memory = agent.memory if agent is not None else None
+    pinned = sidecar.pins.get(key, 0.0)
+    return AgentDetail(
+        **summary,
+        due=None if due is None else due.estimate.due,
+        clock=None if due is None else ClockState.model_validate(due.clock),
+        why=_why(due),
+        invocations=0 if agent is None else agent.invocations,
+        pinned_until=pinned if pinned > time() else None,
+        places=_places(sidecar, key, memory),
+        decisions=_decisions(sidecar, key, memory),
+    )
+
+
+def _summary(sidecar: Sidecar, key: str) -> dict[str, object]:
+    agent, due = sidecar.population.agents.get(key), sidecar.population.board.get(key)
+    engines = _prefixes(sidecar, key)
+    items = items_of(agent.memory if agent is not None else None)
+    if engines and MemoryKind.PREFIX_KV.value not in items:
+        items.append(MemoryKind.PREFIX_KV.value)
+    return {
+        "key": key,
+        "distance": None if due is None else due.distance,
+        "unit": None if due is None else due.clock.kind,
+        "seconds": None if due is None else due.seconds,
+        "basis": None if due is None else due.basis,
+        "confidence": None if due is None else due.estimate.confidence,
+        "in_flight": 0 if agent is None else agent.in_flight,
+        "items": items,
+        "engines": engines,
+    }
+
+
+def _prefixes(sidecar: Sidecar, key: str) -> dict[str, PrefixBlocks]:
+    found: dict[str, PrefixBlocks] = {}
+    for name, driver in sidecar.drivers.items():
+        tree = driver.view.tree
+        if tree is not None and (blocks := tree.prefix_blocks(key)):
+            found[name] = PrefixBlocks(blocks=blocks, resident_blocks=tree.resident_blocks(key))
+    return found
+
+
+def _why(due: Due | None) -> str:
+    if due is None:
+        return "no invocation is foreseen: no estimator expects one"
+    clock = f"the clock shows {due.clock.now:g} ({due.clock.kind})"
+    if math.isinf(due.distance):
+        return f"{due.basis}: was due at {due.estimate.due:g} and did not call, {clock}; it counts as far"
+    return f"{due.basis}: due at {due.estimate.due:g}, {clock}"
+
+
+def _places(sidecar: Sidecar, key: str, memory: Memory | None) -> list[Place]:
+    places: list[Place] = []
+    for name, driver in sidecar.drivers.items():
+        prefix = _prefix_place(name, driver, key)
+        if prefix is not None:
+            places.append(prefix)
+        if memory is not None and memory.lora_name is not None:
+            places.append(_lora_place(sidecar, name, driver, memory.lora_name))
+    return places
+
+
+def _prefix_place(engine: str, driver: Driver, key: str) -> Place | None:
+    tree = driver.view.tree
+    blocks = 0 if tree is None else tree.prefix_blocks(key)
+    if tree is None or not blocks:
+        return None
+    resident = tree.resident_blocks(key)
+    return Place(
+        engine=engine,
+        item=key,
+        kind=MemoryKind.PREFIX_KV,
+        residency=_residency(driver, MemoryKind.PREFIX_KV, key, resident > 0, driver.view.known),
+        tiers=[Tier.DEVICE] if resident else [],
+        blocks=blocks,
+        resident_blocks=resident,
+    )
+
+
+def _lora_place(sidecar: Sidecar, engine: str, driver: Driver, lora: str) -> Place:
+    places = driver.view.loras
+    on_device, on_host = lora in places.device, lora in places.host
+    links, _ = sidecar.library.inventory()
+    tiers = [Tier.DEVICE] if on_device else []
+    if on_host or (lora in links and links[lora][2]):
+        tiers.append(Tier.HOST)
+    if lora in links:
+        tiers.append(Tier.STORAGE)
+    return Place(
+        engine=engine,
+        item=lora,
+        kind=MemoryKind.LORA,
+        residency=_residency(driver, MemoryKind.LORA, lora, on_device or on_host, True),
+        tiers=tiers,
+        registered=lora in places.registered,
+    )
+
+
+def _residency(driver: Driver, kind: MemoryKind, key: str, there: bool, known: bool) -> Residency:
+    if any(step.kind is kind and step.key == key for step in driver.in_flight):
+        return Residency.LOADING
+    if not (known and driver.view.reachable):
+        return Residency.UNKNOWN
+    return Residency.RESIDENT if there else Residency.ABSENT
+
+
+def _decisions(sidecar: Sidecar, key: str, memory: Memory | None) -> list[Decision]:
+    """The latest first: what was done with the agent's memory, and what was done at its expense."""
+    names = {key} if memory is None or memory.lora_name is None else {key, memory.lora_name}
+
+    def concerns(record: Record) -> bool:
+        return record.step.key in names or not names.isdisjoint(record.step.victims)
+
+    latest = islice(filter(concerns, reversed(sidecar.decisions)), SHOWN_DECISIONS)
+    return [Decision.model_validate(record) for record in latest]

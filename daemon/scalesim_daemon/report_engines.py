@@ -1,0 +1,156 @@
+"""Engines, plans and outcomes as people see them. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+
+from scalesim_daemon.api_models import (
+    BlockState,
+    ClockState,
+    EnginePlanState,
+    Engines,
+    EngineState,
+    LedgerState,
+    LoraState,
+    MissingCapability,
+    PlannedStep,
+    PlanState,
+    PressureState,
+    Report,
+    Sources,
+    SourceState,
+)
+from scalesim_daemon.ledger import Ledger
+from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.view import EngineView
+
+
+def engines(sidecar: Sidecar) -> Engines:
+    """Return every engine's state."""
+    return Engines(engines=[_engine(driver.view) for driver in sidecar.drivers.values()])
+
+
+def plan(sidecar: Sidecar, limit: int) -> PlanState:
+    """Return the first `limit` steps of every engine's plan."""
+    states = []
+    for name, driver in sidecar.drivers.items():
+        planned = sidecar.plans.get(name, EnginePlan())
+        states.append(
+            EnginePlanState(
+                engine=name,
+                blocks=[PlannedStep.model_validate(step) for step in planned.blocks[:limit]],
+                blocks_total=len(planned.blocks),
+                loras=[PlannedStep.model_validate(step) for step in planned.loras[:limit]],
+                loras_total=len(planned.loras),
+                in_flight=[PlannedStep.model_validate(step) for step in driver.in_flight],
+            )
+        )
+    return PlanState(mode=sidecar.mode, engines=states)
+
+
+def report(sidecar: Sidecar) -> Report:
+    """Return what the prefetches of all engines came to, and how good the estimates were."""
+    order, pairs, recency = order_accuracy(sidecar)
+    return Report(
+        **_sums(driver.view.ledger for driver in sidecar.drivers.values()),
+        order_accuracy=order,
+        order_pairs=pairs,
+        recency_accuracy=recency,
+    )
+
+
+def sources(sidecar: Sidecar) -> Sources:
+    """Return every stream's state."""
+    clocks, scores = sidecar.population.clocks(), sidecar.population.scores()
+    states = []
+    for name, (stream, stale) in sidecar.gate.streams().items():
+        known, score = clocks.get(name), scores.get(name)
+        states.append(
+            SourceState(
+                source=name,
+                simulation=stream.simulation,
+                incarnation=stream.incarnation,
+                stale=stale,
+                clock=None if known is None else ClockState.model_validate(known[1]),
+                order_accuracy=None if score is None else score.accuracy,
+                order_pairs=0 if score is None else score.pairs,
+            )
+        )
+    gate = sidecar.gate
+    return Sources(sources=states, counts=dict(gate.counts), unknown_types=dict(gate.unknown_types))
+
+
+def order_accuracy(sidecar: Sidecar) -> tuple[float | None, int, float | None]:
+    """Return the estimates' order accuracy over all streams, the pairs it rests on, and recency's on them."""
+    pairs, right, by_recency = 0, 0.0, 0.0
+    for score in sidecar.population.scores().values():
+        if score.accuracy is not None and score.recency_accuracy is not None:
+            pairs += score.pairs
+            right += score.accuracy * score.pairs
+            by_recency += score.recency_accuracy * score.pairs
+    return (right / pairs, pairs, by_recency / pairs) if pairs else (None, 0, None)
+
+
+def free_blocks(view: EngineView) -> int | None:
+    """Return how many device blocks hold nothing that could be reused; None where it isn't known."""
+    if view.tree is None or view.info is None or view.info.device_blocks is None or not view.known:
+        return None
+    return max(0, view.info.device_blocks - sum(group.size for group in view.tree.groups()))
+
+
+def _engine(view: EngineView) -> EngineState:
+    info, tree, loras = view.info, view.tree, view.loras
+    return EngineState(
+        name=view.name,
+        reachable=view.reachable,
+        unreachable_why=view.error,
+        known=view.known,
+        unknown_why=view.unknown_why,
+        engine=info.engine if info else None,
+        version=info.version if info else None,
+        incarnation=info.incarnation if info else None,
+        base_models=list(info.base_models) if info else [],
+        max_model_len=info.max_model_len if info else None,
+        restarts=view.restarts,
+        blocks=BlockState(
+            size=info.block_size if info else None,
+            capacity=info.device_blocks if info else None,
+            resident=tree.resident if tree is not None and view.known else None,
+            free=free_blocks(view),
+        ),
+        loras=LoraState(
+            registered=sorted(loras.registered),
+            device=list(loras.device),
+            host=list(loras.host),
+            device_places=loras.device_places,
+            host_places=loras.host_places,
+        ),
+        pressure=None if view.quiet.pressure is None else PressureState.model_validate(view.quiet.pressure),
+        shared=view.quiet.shared(monotonic()),
+        lost_blocks=view.lost_blocks,
+        unpredicted=tree.unpredicted if tree is not None else 0,
+        capabilities={
+            kind: [str(flag.name).lower() for flag in flags]
+            for kind, flags in (info.capabilities.items() if info else ())
+        },
+        missing=[MissingCapability.model_validate(missing) for missing in (info.missing if info else ())],
+        ledger=LedgerState(**_sums([view.ledger])),
+    )
+
+
+def _sums(ledgers: Iterable[Ledger]) -> dict[str, int]:
+    sums = dict.fromkeys(LedgerState.model_fields, 0)
+    for ledger in ledgers:
+        open_prefetches, open_tokens = ledger.pending
+        sums["prefetches"] += ledger.prefetches
+        sums["prefetches_used"] += ledger.used
+        sums["prefetches_wasted"] += ledger.wasted
+        sums["prefetches_pending"] += open_prefetches
+        sums["prefetched_tokens"] += ledger.tokens
+        sums["prefetched_tokens_wasted"] += ledger.tokens_wasted
+        sums["prefetched_tokens_pending"] += open_tokens
+        sums["touches"] += ledger.touches
+        sums["cancelled"] += ledger.cancelled
+        sums["failed"] += ledger.failed
+    return sums

@@ -1,0 +1,321 @@
+"""What the daemon can be told: by flags, else by `SCALESIM_*` variables, else by a YAML file, else defaults.
+
+A variable names a nested key with two underscores (`SCALESIM_API__PORT`); lists in variables are JSON.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+import yaml  # type: ignore[import-untyped]
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+ENV_PREFIX = "SCALESIM_"
+# Variables of the same prefix that other parts of the project read.
+OTHER_VARIABLES = frozenset({"SCALESIM_CPU_FAST_LORA"})
+ENDPOINT = re.compile(r"tcp://([^/\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)|ipc://\S+")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message names every key at fault and, where known, the remedy."""
+
+
+class RunMode(StrEnum):
+    """`ACTIVE` acts; `PAUSED` observes and does nothing; `OBSERVE` plans and publishes what it would do."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    OBSERVE = "observe"
+
+
+def state_dir() -> Path:
+    """Return where to keep what outlives the daemon, by the XDG rules: `~/.local/state/scalesim`."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "scalesim"
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _endpoint(value: str) -> str:
+    if not ENDPOINT.fullmatch(value):
+        raise ValueError(f"{value!r} is no ZeroMQ endpoint: write tcp://host:port or ipc://path")
+    return value
+
+
+def _publisher(value: str) -> str:
+    if "*" in _endpoint(value):
+        raise ValueError(f"{value!r} is where a publisher binds: write the host that it can be reached at")
+    return value
+
+
+def _loopback(host: str) -> str:
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ValueError(
+            f"{host!r} is reachable from outside and the API has no access control: keep it at 127.0.0.1 "
+            "and reach it through an SSH tunnel or a proxy on this host that authenticates"
+        )
+    return host
+
+
+def _http(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is no URL of an engine: write http://host:port")
+    return url.rstrip("/")
+
+
+def _redis(url: str) -> str:
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("write redis://host:port/db, rediss://... or unix:///path")
+    return url
+
+
+Directory = Annotated[Path, AfterValidator(_absolute)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SubscribeSettings(Section):
+    """A publisher that binds `endpoint`, and answers at `replay` for messages that were lost, if it can."""
+
+    endpoint: Annotated[str, AfterValidator(_publisher)]
+    replay: Annotated[str, AfterValidator(_publisher)] | None = None
+
+
+class FeedSettings(Section):
+    """Where events come in: simulations connect to `bind`, or publish at what `subscribe` names."""
+
+    bind: Annotated[str, AfterValidator(_endpoint)] = "tcp://127.0.0.1:5600"
+    subscribe: tuple[SubscribeSettings, ...] = ()
+
+
+class ApiSettings(Section):
+    """Where the REST API listens; port 0 takes a free one."""
+
+    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+
+
+class RedisSettings(Section):
+    """`url` of a Redis or Valkey; without one an embedded Valkey keeps its data in `data_dir`."""
+
+    url: Annotated[str, AfterValidator(_redis)] | None = Field(default=None, repr=False)
+    data_dir: Directory = Field(default_factory=lambda: state_dir() / "valkey")
+
+
+class EngineSettings(Section):
+    """One engine process. `name` is by default made of kind, host and port.
+
+    `lora_slots` and `lora_host_places` count LoRAs, for engines that don't tell.
+    """
+
+    name: str = ""
+    kind: Literal["vllm"] = "vllm"
+    url: Annotated[str, AfterValidator(_http)]
+    lora_slots: Annotated[int, Field(ge=1)] | None = None
+    lora_host_places: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("name") and isinstance(data.get("url"), str):
+            netloc = urlsplit(data["url"]).netloc.rpartition("@")[2]
+            data = {
+                **data,
+                "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{data.get('kind', 'vllm')}-{netloc}")[:64],
+            }
+        return data
+
+    @model_validator(mode="after")
+    def _speakable(self) -> EngineSettings:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r}: use 1 to 64 letters, digits, dots, dashes and underscores")
+        return self
+
+
+class PlannerSettings(Section):
+    """`chunk_tokens` is the most that one prefetch request adds to a cached prefix. `hysteresis` is
+    how much farther a victim must be, in wall seconds. `quiet_share` is the share of wall time for
+    speculative work on an engine that also serves requests nobody announced."""
+
+    chunk_tokens: Annotated[int, Field(ge=1)] = 256
+    hysteresis: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    quiet_share: Annotated[float, Field(ge=0, le=1)] = 0.04
+
+
+class LoraSettings(Section):
+    """`links_dir` holds the stable links that engines load LoRAs from, `staging_dir` copies in host memory,
+    at most `staging_bytes` (also written as `2GiB`). Engines must see both under the same paths."""
+
+    links_dir: Directory = Field(default_factory=lambda: state_dir() / "loras")
+    staging_dir: Directory = Path("/dev/shm/scalesim")
+    staging_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(2 * 1024**3)
+
+
+class LogSettings(Section):
+    """How much is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class Settings(BaseSettings):
+    """All settings. Calling it reads no environment: that is `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    mode: RunMode = RunMode.ACTIVE
+    feed: FeedSettings = FeedSettings()
+    api: ApiSettings = ApiSettings()
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    engines: tuple[EngineSettings, ...] = ()
+    planner: PlannerSettings = PlannerSettings()
+    loras: LoraSettings = Field(default_factory=LoraSettings)
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is passed and nothing else."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _engines_differ(self) -> Settings:
+        twice = [name for name, count in Counter(engine.name for engine in self.engines).items() if count > 1]
+        if twice:
+            raise ValueError(f"engines: {', '.join(twice)} is named twice: every engine needs its own name")
+        return self
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings of a YAML file, the environment and `overrides`: flags, nested as in the file, None
+    where one was not given. Raises `ConfigError`."""
+    file = {} if config is None else _read_yaml(config)
+    merged = _merge(_merge(file, _read_environment()), _given(overrides or {}))
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        problems = [_explain(detail) for detail in error.errors()]
+        raise ConfigError(
+            "configuration refused:\n" + "\n".join(f"  {problem}" for problem in problems)
+        ) from None
+
+
+def parse_engine(text: str) -> dict[str, str]:
+    """Turn a flag's `KIND=URL` into what `engines` takes. Raises `ConfigError`."""
+    kind, separator, url = text.partition("=")
+    if not separator or not url:
+        raise ConfigError(f"--engine {text}: write KIND=URL, for example vllm=http://127.0.0.1:8000")
+    return {"kind": kind, "url": url}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: the file must be a map of sections, got {type(content).__name__}")
+    # A section whose keys are all commented out reads as null.
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _read_environment() -> dict[str, Any]:
+    for variable in sorted(os.environ):
+        section = variable.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if (
+            not variable.startswith(ENV_PREFIX)
+            or variable in OTHER_VARIABLES
+            or section in Settings.model_fields
+        ):
+            continue
+        nearest = _nearest(section, list(Settings.model_fields))
+        raise ConfigError(
+            f"unknown variable {variable}{nearest and f': did you mean {ENV_PREFIX}{nearest.upper()}?'}"
+        )
+    try:
+        return EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise ConfigError(
+            f"a {ENV_PREFIX}* variable can't be read: {error}; lists and maps are JSON"
+        ) from None
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _given(value) if isinstance(value, Mapping) else value
+        for key, value in flags.items()
+        if value is not None
+    }
+
+
+def _explain(detail: ErrorDetails) -> str:
+    path = detail["loc"]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    if detail["type"] != "extra_forbidden":
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    nearest = _nearest(str(path[-1]), list(_model_at(path[:-1]).model_fields))
+    parent = where.removesuffix(str(path[-1]))
+    return f"unknown key {where}{nearest and f': did you mean {parent}{nearest}?'}"
+
+
+def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
+    model: type[BaseModel] = Settings
+    for part in path:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+    return model
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """Return the known key that looks most like `key`."""
+    return max(known, key=lambda name: difflib.SequenceMatcher(None, key.lower(), name).ratio())

@@ -1,0 +1,116 @@
+"""From the views to what the planner sees: one immutable picture of one engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from scalesim_daemon.blocks import Group
+from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, Wish
+from scalesim_daemon.population import Population
+from scalesim_daemon.view import EngineView
+
+PINNED_SECONDS = -1.0
+MOST_USERS_RANKED = 64
+
+
+class Ranking:
+    """Every agent's distance in wall seconds as the planner takes it: pinned agents are nearer than any other."""
+
+    def __init__(self, population: Population, pins: Collection[str]) -> None:
+        self._population = population
+        self._pins = pins
+
+    def seconds(self, agent: str) -> float:
+        """Return the agent's distance; infinity where nothing is foreseen."""
+        return PINNED_SECONDS if agent in self._pins else self._population.board.seconds(agent)
+
+    def held(self, agent: str) -> bool:
+        """Whether a request of the agent is being served."""
+        known = self._population.agents.get(agent)
+        return known is not None and known.in_flight > 0
+
+    def recency(self, agent: str) -> int:
+        """Return when the agent last called, as a growing number."""
+        known = self._population.agents.get(agent)
+        return 0 if known is None else known.recency
+
+
+def block_cache(
+    view: EngineView, ranking: Ranking, at_home: Callable[[str], bool], chunk_tokens: int
+) -> BlockCache | None:
+    """Return the picture of the engine's device blocks; None where it isn't known well enough to plan on."""
+    tree, info = view.tree, view.info
+    if tree is None or info is None or info.device_blocks is None or not view.known:
+        return None
+    wishes = [
+        Wish(agent, seconds, tree.prefix_blocks(agent), tree.resident_blocks(agent), ranking.held(agent))
+        for agent in tree.agents()
+        if at_home(agent) and (seconds := ranking.seconds(agent)) < math.inf
+    ]
+    wishes.sort(key=lambda wish: (wish.seconds, -ranking.recency(wish.agent), wish.agent))
+    lots = tuple(_lot(group, ranking) for group in tree.groups())
+    free = info.device_blocks - sum(lot.blocks for lot in lots)
+    return BlockCache(
+        free=max(0, free),
+        lots=lots,
+        wishes=tuple(wishes),
+        chunk=max(1, chunk_tokens // tree.block_size),
+        reserve=_reserve(wishes, view.blocks_per_invocation),
+    )
+
+
+def _lot(group: Group, ranking: Ranking) -> Lot:
+    users = group.users
+    if len(users) > MOST_USERS_RANKED:
+        return Lot(group.size, (min(users),), PINNED_SECONDS)
+    ranked = sorted((ranking.seconds(user), user) for user in users)
+    return Lot(
+        group.size,
+        tuple(user for _, user in ranked),
+        ranked[0][0] if ranked else math.inf,
+        any(ranking.held(user) for user in users),
+    )
+
+
+def _reserve(wishes: list[Wish], blocks_per_invocation: float) -> int:
+    """Blocks that the very next invocations will take beyond their prefixes."""
+    waiting = [wish.seconds for wish in wishes if wish.seconds >= 0 and not wish.held]
+    return math.ceil(waiting.count(min(waiting)) * blocks_per_invocation) if waiting else 0
+
+
+def lora_cache(
+    view: EngineView,
+    population: Population,
+    ranking: Ranking,
+    links: Mapping[str, tuple[Path, int, bool]],
+    staging_free: int,
+) -> LoraCache:
+    """Return the picture of the engine's LoRAs. `links` gives each LoRA's original directory, its size in bytes and
+    whether it is staged."""
+    owners: dict[str, list[str]] = {}
+    for agent in population.agents.values():
+        if agent.memory is not None and agent.memory.lora_name is not None:
+            owners.setdefault(agent.memory.lora_name, []).append(agent.key)
+    wishes = tuple(
+        LoraWish(
+            name,
+            min(ranking.seconds(agent) for agent in agents),
+            links[name][1],
+            links[name][2],
+            name in view.loras.registered,
+            any(ranking.held(agent) for agent in agents),
+        )
+        for name, agents in owners.items()
+        if name in links
+    )
+    places = view.loras
+    return LoraCache(
+        tuple(places.device),
+        tuple(places.host),
+        places.device_places,
+        places.host_places,
+        wishes,
+        staging_free,
+    )

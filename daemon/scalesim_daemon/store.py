@@ -1,0 +1,303 @@
+"""The due board in Redis: written off the hot path, disposable, rebuilt whenever Redis was away.
+
+`ss:{simulation}:due:<clock>` is a sorted set of agents by due, `ss:{simulation}:clock` a hash (clock, now,
+pace) and `ss:{simulation}:agent:<id>` a hash (confidence, basis, items as a JSON list); `ss:decisions` is a
+capped stream. The braces are part of the keys: they keep a simulation's keys in one cluster slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from time import monotonic
+from typing import Any, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import RedisError
+
+from scalesim_client.events import CLOCK_KINDS, ClockKind
+
+FLUSH_SECONDS = 0.02
+CHUNK = 500
+HEARTBEAT_SECONDS = 1.0
+KEEP_SECONDS = 24 * 3600
+RESTATE_SECONDS = 3600.0
+KEPT_LAGS = 10_000
+KEPT_DECISIONS = 10_000
+DECISIONS_KEY = "ss:decisions"
+
+# KEYS: a simulation's prefix. ARGV: seconds to keep, the clock kinds, then agent, clock, due, confidence,
+# basis and items of each agent, where an empty clock means that nothing is foreseen. One script is one
+# message for 500 agents: as 1,500 commands they would hold up the event loop some ten times longer.
+_WRITE = """
+local prefix, keep, kinds = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
+for i = 3, #ARGV, 6 do
+  local agent, clock = ARGV[i], ARGV[i + 1]
+  local key = prefix .. 'agent:' .. agent
+  for _, kind in ipairs(kinds) do
+    if kind ~= clock then redis.call('ZREM', prefix .. 'due:' .. kind, agent) end
+  end
+  if clock == '' then
+    redis.call('DEL', key)
+  else
+    redis.call('ZADD', prefix .. 'due:' .. clock, ARGV[i + 2], agent)
+    redis.call('HSET', key, 'confidence', ARGV[i + 3], 'basis', ARGV[i + 4], 'items', ARGV[i + 5])
+    redis.call('EXPIRE', key, keep)
+  end
+end
+for _, kind in ipairs(kinds) do redis.call('EXPIRE', prefix .. 'due:' .. kind, keep) end
+"""
+# KEYS: a simulation's prefix. ARGV: seconds to keep, the clock kinds.
+_CLOSE = """
+local prefix, keep = KEYS[1], ARGV[1]
+redis.call('EXPIRE', prefix .. 'clock', keep)
+for _, kind in ipairs(cjson.decode(ARGV[2])) do
+  local due = prefix .. 'due:' .. kind
+  redis.call('EXPIRE', due, keep)
+  for _, agent in ipairs(redis.call('ZRANGE', due, 0, -1)) do
+    redis.call('EXPIRE', prefix .. 'agent:' .. agent, keep)
+  end
+end
+"""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DueRecord:
+    """What Redis shows of one agent: `due` is a value of its stream's clock, `items` name its memory."""
+
+    due: float
+    clock: ClockKind
+    confidence: float
+    basis: str
+    items: Sequence[str] = ()
+
+
+def prefix_of(simulation: str) -> str:
+    """Return what the keys of a simulation start with. A closing brace in its name is escaped: it would
+    end the hash tag and could make two simulations share a key."""
+    return "ss:{" + simulation.replace("%", "%25").replace("}", "%7D") + "}:"
+
+
+class Mirror:
+    """Writes what changes to Redis, at most every `FLUSH_SECONDS`, newest state per agent.
+
+    `mark`, `clock`, `close_stream` and `decision` return at once and never fail; they belong to the event
+    loop that `run` runs in. What is written expires 24 h after its stream's end, or the daemon's.
+    """
+
+    def __init__(self, url: str) -> None:
+        # No retries inside the client: Redis may be empty after an outage, so a new connection restates all.
+        self._client: Redis = Redis.from_url(
+            url,
+            decode_responses=True,
+            encoding_errors="replace",
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=2,
+            socket_timeout=5,
+            redis_connect_func=self._on_connect,
+        )
+        self._write_script = self._client.register_script(_WRITE)
+        self._close_script = self._client.register_script(_CLOSE)
+        self._connections = 0
+        self._failures = 0
+        self._marks: dict[str, tuple[DueRecord | None, float | None]] = {}
+        self._writing: dict[str, tuple[DueRecord | None, float | None]] = {}
+        self._clocks: dict[str, tuple[ClockKind, float, float]] = {}
+        self._ticked: set[str] = set()
+        self._closed: set[str] = set()
+        self._decisions: deque[str] = deque()
+        self._lags: deque[float] = deque(maxlen=KEPT_LAGS)
+        self._dirty = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self.connected = False
+        self.written = 0
+        self.decisions_dropped = 0
+
+    # What the daemon says
+
+    def mark(self, agent: str, record: DueRecord | None) -> None:
+        """Have the record of an agent (`<simulation>/<agent>`) written; None removes it."""
+        waiting = self._marks.get(agent)
+        since = waiting[1] if waiting is not None else None
+        self._marks[agent] = (record, monotonic() if since is None else since)
+        self._dirty.set()
+
+    def clock(self, simulation: str, clock: ClockKind, now: float, pace: float) -> None:
+        """Have a clock's value, and its wall seconds per unit, written."""
+        self._clocks[simulation] = (clock, now, pace)
+        self._ticked.add(simulation)
+        self._dirty.set()
+
+    def close_stream(self, simulation: str) -> None:
+        """Let the simulation's keys expire in 24 h. Its agents' records stay as last written until then,
+        even where their removal was marked just now."""
+        for agent in [key for key, (record, _) in self._marks.items() if record is None]:
+            if agent.partition("/")[0] == simulation:
+                del self._marks[agent]
+        self._clocks.pop(simulation, None)
+        self._closed.add(simulation)
+        self._dirty.set()
+
+    def decision(self, record: Mapping[str, Any]) -> None:
+        """Have a decision appended to the stream, as JSON in its field `record`; an outage may double it."""
+        if len(self._decisions) == KEPT_DECISIONS:
+            self._decisions.popleft()
+            self.decisions_dropped += 1
+        self._decisions.append(json.dumps(record, default=str))
+        self._dirty.set()
+
+    # What people ask
+
+    @property
+    def pending(self) -> int:
+        """How many agents' newest state isn't known to be in Redis."""
+        return len(self._marks) + len(self._writing)
+
+    @property
+    def lag_p99(self) -> float:
+        """Seconds from a mark until it was written: the 99th percentile of the last 10,000 written."""
+        lags = sorted(self._lags)
+        return lags[math.ceil(0.99 * len(lags)) - 1] if lags else 0.0
+
+    async def drained(self) -> None:
+        """Wait until all that was said is written."""
+        while self.pending or self._ticked or self._closed or self._decisions:
+            self._flushed.clear()
+            await self._flushed.wait()
+
+    # Writing
+
+    async def run(self, full_state: Callable[[], Mapping[str, DueRecord]]) -> None:
+        """Write until cancelled. `full_state` gives every agent's record, for whenever Redis may hold
+        something else; it must not block."""
+        backoff = ExponentialWithJitterBackoff(base=0.05, cap=2.0)
+        try:
+            while True:
+                try:
+                    await self._follow(full_state)
+                except (RedisError, OSError) as error:
+                    if self.connected or not self._failures:
+                        log.warning("Redis is away, going on without it", error=str(error))
+                    self.connected = False
+                    self._failures += 1
+                    await asyncio.sleep(backoff.compute(self._failures))
+        finally:
+            await self._client.aclose()
+
+    async def _on_connect(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        self._connections += 1
+
+    async def _follow(self, full_state: Callable[[], Mapping[str, DueRecord]]) -> None:
+        """Restate everything, then what changes, until the connection is a new one or an hour has passed."""
+        await self._client.ping()
+        connection, until = self._connections, monotonic() + RESTATE_SECONDS
+        await self._restate(full_state())
+        while self._connections == connection and monotonic() < until:
+            await self._flush()
+            if not self.connected:
+                log.info("Redis is in step", agents=self.written)
+            self.connected, self._failures = True, 0
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await asyncio.wait_for(self._dirty.wait(), HEARTBEAT_SECONDS)
+            except TimeoutError:
+                await self._client.ping()
+
+    async def _restate(self, state: Mapping[str, DueRecord]) -> None:
+        """Mark all of `state`, and the removal of what else Redis has of its simulations. Newer marks win."""
+        for simulation in {agent.partition("/")[0] for agent in state} | self._clocks.keys():
+            for kind in CLOCK_KINDS:
+                written = await self._client.zrange(f"{prefix_of(simulation)}due:{kind}", 0, -1)
+                for agent in cast(list[str], written):
+                    key = f"{simulation}/{agent}"
+                    if key not in state:
+                        self._marks.setdefault(key, (None, None))
+        for key, record in state.items():
+            self._marks.setdefault(key, (record, None))
+        self._ticked |= self._clocks.keys()
+
+    async def _flush(self) -> None:
+        self._dirty.clear()
+        for _ in range(math.ceil(len(self._marks) / CHUNK)):
+            await self._write_marks()
+        await self._write_clocks()
+        while self._decisions:
+            await self._write_decisions()
+        self._flushed.set()
+
+    async def _write_marks(self) -> None:
+        batch = self._writing = dict(islice(self._marks.items(), CHUNK))
+        for agent in batch:
+            del self._marks[agent]
+        simulations: dict[str, list[Any]] = {}
+        for agent, (record, _) in batch.items():
+            simulation, _, name = agent.partition("/")
+            simulations.setdefault(simulation, []).extend(_arguments(name, record))
+        try:
+            for simulation, arguments in simulations.items():
+                head = (KEEP_SECONDS, json.dumps(CLOCK_KINDS))
+                await self._write_script(keys=[_utf8(prefix_of(simulation))], args=[*head, *arguments])
+        except BaseException:
+            for agent, (record, since) in batch.items():
+                newer = self._marks.get(agent)
+                self._marks[agent] = (record if newer is None else newer[0], since)
+            raise
+        finally:
+            self._writing = {}
+        now = monotonic()
+        self._lags.extend(now - since for _, since in batch.values() if since is not None)
+        self.written += len(batch)
+
+    async def _write_clocks(self) -> None:
+        ticked, closed = frozenset(self._ticked), frozenset(self._closed)
+        if not ticked and not closed:
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for simulation in ticked & self._clocks.keys():
+            clock, now, pace = self._clocks[simulation]
+            key = _utf8(f"{prefix_of(simulation)}clock")
+            pipeline.hset(key, mapping={"clock": clock, "now": now, "pace": pace})
+            pipeline.expire(key, KEEP_SECONDS)
+        written = {simulation: self._clocks.get(simulation) for simulation in ticked}
+        await pipeline.execute()
+        self._ticked -= {
+            simulation for simulation in ticked if self._clocks.get(simulation) == written[simulation]
+        }
+        for simulation in closed:
+            await self._close_script(
+                keys=[_utf8(prefix_of(simulation))], args=[KEEP_SECONDS, json.dumps(CLOCK_KINDS)]
+            )
+        self._closed -= closed
+
+    async def _write_decisions(self) -> None:
+        batch, dropped = list(islice(self._decisions, CHUNK)), self.decisions_dropped
+        pipeline = self._client.pipeline(transaction=False)
+        for record in batch:
+            pipeline.xadd(DECISIONS_KEY, {"record": record}, maxlen=KEPT_DECISIONS, approximate=True)
+        await pipeline.execute()
+        for _ in range(len(batch) - (self.decisions_dropped - dropped)):
+            self._decisions.popleft()
+
+
+def _arguments(agent: str, record: DueRecord | None) -> tuple[Any, ...]:
+    """One agent's part of the script's arguments; a due that is no number counts as none."""
+    if record is None or math.isnan(record.due):
+        return (_utf8(agent), "", 0, 0, "", "")
+    items = json.dumps(list(record.items))
+    return (_utf8(agent), record.clock, record.due, record.confidence, _utf8(record.basis), items)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="replace")

@@ -1,0 +1,152 @@
+"""What the daemon knows of one engine: its blocks, LoRA places and pressure, and how old that knowledge is."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from time import monotonic
+
+from scalesim_adapters.base import Cleared, EngineInfo, FeedLost, Removed, ResidencyEvent, Stored
+from scalesim_daemon.blocks import BlockTree
+from scalesim_daemon.ledger import Ledger
+from scalesim_daemon.population import Agent, Memory
+from scalesim_daemon.quiet import Quiet
+
+
+class LoraPlaces:
+    """The LoRAs an engine holds, by the rule it follows: least recently used out first, on the device and on the host.
+
+    Engines don't tell where a LoRA is, so this is a shadow of their bookkeeping, fed by every use.
+    """
+
+    def __init__(self) -> None:
+        self.registered: dict[str, str] = {}
+        self.device: OrderedDict[str, None] = OrderedDict()
+        self.host: OrderedDict[str, None] = OrderedDict()
+        self.device_places: int | None = None
+        self.host_places: int | None = None
+
+    def used(self, name: str) -> None:
+        """A request for the LoRA, or its loading, brings it into a slot and to the back of both orders."""
+        for order, places in ((self.device, self.device_places), (self.host, self.host_places)):
+            order[name] = None
+            order.move_to_end(name)
+            while places is not None and len(order) > places:
+                order.popitem(last=False)
+
+    def forgotten(self, name: str) -> None:
+        """The engine dropped the name; the weights stay where they are until they are the oldest."""
+        self.registered.pop(name, None)
+
+    def cleared(self) -> None:
+        """The engine restarted: it knows no LoRA."""
+        self.registered.clear()
+        self.device.clear()
+        self.host.clear()
+
+
+class EngineView:
+    """One engine as seen from here. `info` is None while the engine can't be reached; `known` is False while events
+    are missing, and then nothing is planned for its blocks."""
+
+    def __init__(self, name: str, *, quiet_share: float) -> None:
+        self.name = name
+        self.info: EngineInfo | None = None
+        self.error: str | None = "not probed yet"
+        self.known = True
+        self.unknown_why: str | None = None
+        self.tree: BlockTree | None = None
+        self.loras = LoraPlaces()
+        self.quiet = Quiet(quiet_share)
+        self.ledger = Ledger()
+        self.restarts = 0
+        self.lost_blocks = 0
+        self.requests_started = 0
+        self.served: dict[str, float] = {}
+        self.blocks_per_invocation = 4.0
+        self._stored_since_loss = 0
+        self._early: list[ResidencyEvent] = []
+
+    def probed(self, info: EngineInfo) -> bool:
+        """Take in a probe; return whether this is an engine process that wasn't known."""
+        fresh = self.info is None or self.info.incarnation != info.incarnation
+        restarted = self.info is not None and fresh
+        self.info, self.error = info, None
+        if self.tree is None and info.block_size:
+            self.tree = BlockTree(info.block_size)
+            for event in self._early:
+                self.happened(event)
+            self._early.clear()
+        if info.lora_slots is not None:
+            self.loras.device_places = info.lora_slots
+        if info.lora_host_places is not None:
+            self.loras.host_places = info.lora_host_places
+        if restarted:
+            self.restarts += 1
+            self.loras.cleared()
+            self.quiet.restarted()
+        return fresh
+
+    def unreachable(self, why: str) -> None:
+        """The engine doesn't answer: nothing is planned until it does."""
+        self.error = why
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last probe or call was answered."""
+        return self.info is not None and self.error is None
+
+    def happened(self, event: ResidencyEvent) -> None:
+        """Take in one event of the engine's feed."""
+        if self.tree is None:
+            self._early.append(event)
+            return
+        match event:
+            case Stored():
+                self.tree.stored(event)
+                if event.agent is not None:
+                    self.served[event.agent] = monotonic()
+                self._relearn(len(event.hashes))
+            case Removed():
+                self.lost_blocks += self.tree.removed(event)
+            case Cleared():
+                self.tree.cleared()
+                self.known, self.unknown_why = True, None
+            case FeedLost(reason):
+                self.tree.cleared()
+                self.known, self.unknown_why = False, reason
+                self._stored_since_loss = 0
+
+    def _relearn(self, stored: int) -> None:
+        """After a loss, everything is known again once the engine has filled its cache anew."""
+        if self.known:
+            return
+        self._stored_since_loss += stored
+        capacity = self.info.device_blocks if self.info else None
+        if capacity is not None and self._stored_since_loss >= capacity:
+            self.known, self.unknown_why = True, None
+
+    def bound(self, agent: str, memory: Memory) -> None:
+        """An agent's prefix was declared as token ids."""
+        if self.tree is not None and memory.token_ids is not None:
+            self.tree.declare(agent, (memory.lora_name, memory.cache_salt), memory.token_ids)
+
+    def forget(self, agent: str) -> None:
+        """The agent is gone, or has let go of its memory."""
+        self.served.pop(agent, None)
+        if self.tree is not None:
+            self.tree.forget(agent)
+
+    def started(self, agent: Agent) -> None:
+        """An announced request of the agent is on its way."""
+        self.requests_started += 1
+        if self.tree is not None:
+            self.ledger.invoked(agent.key, self.tree.resident_blocks(agent.key) * self.tree.block_size)
+            self.tree.started(agent.key)
+        if agent.memory is not None and agent.memory.lora_name in self.loras.registered:
+            self.loras.used(agent.memory.lora_name)
+
+    def finished(self, agent: str) -> None:
+        """An announced request of the agent has ended."""
+        if self.tree is not None:
+            left = self.tree.released(agent)
+            self.blocks_per_invocation += 0.1 * (left - self.blocks_per_invocation)

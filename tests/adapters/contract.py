@@ -1,0 +1,457 @@
+"""What every adapter of a vLLM-like engine must do: one body of tests, run on the emulator and on real
+engines.
+
+A test module subclasses `EngineContract` and gives it a `subject` fixture, and a `mortal` one, an engine of
+its own that may be killed. LoRA prompts have at most 64 tokens and never run beside requests for the base
+model: vLLM's CPU build computes LoRAs slowly, and mixes up tokens with and without one in the same batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from scalesim_adapters.base import (
+    Capability,
+    Cleared,
+    DeadlineExceeded,
+    EngineAdapter,
+    EngineUnavailable,
+    LoraItem,
+    MemoryKind,
+    NotFound,
+    PrefixItem,
+    Rejected,
+    Removed,
+    ResidencyEvent,
+    Stored,
+    Tier,
+    Unsupported,
+)
+
+LONG = 30.0
+BLOCK = 32
+VOCABULARY = 4000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One running engine: how to reach it and what it was started with. `loras` are folders, all
+    different."""
+
+    connect: Callable[[], EngineAdapter]
+    base: str
+    device_blocks: int
+    max_model_len: int
+    loras: tuple[Path, ...]
+    kill: Callable[[], None]
+    restart: Callable[[], None]
+
+
+@dataclass
+class Listener:
+    """Everything that an adapter's events have said so far."""
+
+    seen: list[ResidencyEvent] = field(default_factory=list)
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def listen(self, events: AsyncIterator[ResidencyEvent]) -> None:
+        async for event in events:
+            async with self._news:
+                self.seen.append(event)
+                self._news.notify_all()
+
+    async def until(self, done: Callable[[], bool], within: float = LONG) -> None:
+        """Wait until `done` holds of what was seen."""
+        async with asyncio.timeout(within), self._news:
+            await self._news.wait_for(done)
+
+    def stored(self, agent: str) -> list[Stored]:
+        return [event for event in self.seen if isinstance(event, Stored) and event.agent == agent]
+
+    def hashes(self, agent: str) -> list[object]:
+        return [block for event in self.stored(agent) for block in event.hashes]
+
+    def removed(self) -> list[object]:
+        return [block for event in self.seen if isinstance(event, Removed) for block in event.hashes]
+
+    def cleared(self) -> int:
+        return sum(isinstance(event, Cleared) for event in self.seen)
+
+
+@asynccontextmanager
+async def listening(adapter: EngineAdapter) -> AsyncIterator[Listener]:
+    """Listen in the background until the block ends."""
+    listener = Listener()
+    task = asyncio.create_task(listener.listen(adapter.events()))
+    try:
+        yield listener
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], within: float = LONG) -> None:
+    """Ask again and again, an engine has no other way to tell, until it holds."""
+    async with asyncio.timeout(within):
+        while not await holds():
+            pass
+
+
+def run(subject: Subject, body: Callable[[EngineAdapter], Awaitable[None]]) -> None:
+    """Run one test's body with an adapter of its own."""
+
+    async def main() -> None:
+        adapter = subject.connect()
+        try:
+            await body(adapter)
+        finally:
+            await adapter.close()
+
+    asyncio.run(main())
+
+
+def prefixes(subject: Subject, test: str) -> Iterator[PrefixItem]:
+    """Yield prefixes of 8 blocks, of agents and tokens that no other test has."""
+    rng = random.Random(f"{test} {subject.connect}")
+    for number in range(1000):
+        tokens = tuple(rng.randrange(10, VOCABULARY) for _ in range(8 * BLOCK))
+        yield PrefixItem(f"{test}-{number}-{rng.randrange(10**9)}", subject.base, tokens)
+
+
+def cut(item: PrefixItem, blocks: int) -> PrefixItem:
+    """Return the first `blocks` blocks of an item."""
+    return PrefixItem(item.agent, item.model, item.token_ids[: blocks * BLOCK], item.cache_salt)
+
+
+class EngineContract:
+    """Subclass it in a module with the fixtures `subject` and `mortal`."""
+
+    def test_probe_tells_what_the_engine_is_and_lets_us_do(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            info = await adapter.probe()
+            assert info.engine == "vllm"
+            assert info.version.startswith("0.")
+            assert info.base_models == (subject.base,)
+            assert info.block_size == BLOCK
+            assert info.device_blocks == subject.device_blocks
+            assert info.max_model_len == subject.max_model_len
+            prefix = info.capabilities[MemoryKind.PREFIX_KV]
+            assert prefix == Capability.LOAD | Capability.EVENTS | Capability.REPLAY
+            assert info.capabilities[MemoryKind.LORA] == Capability.LOAD | Capability.LIST
+            assert info.capabilities[MemoryKind.MODEL] == Capability.NONE
+            assert info.missing == ()
+            assert (await adapter.probe()).incarnation == info.incarnation
+
+        run(subject, body)
+
+    def test_tokenize_text_and_the_beginning_of_a_conversation(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            text = await adapter.tokenize(subject.base, text="the baker walks to the market")
+            assert len(text) >= 5
+            assert await adapter.tokenize(subject.base, text="the baker walks to the market") == text
+            system = {"role": "system", "content": "the baker walks to the market"}
+            user = {"role": "user", "content": "hello"}
+            head = await adapter.tokenize(subject.base, messages=[system])
+            both = await adapter.tokenize(subject.base, messages=[system, user])
+            assert both[: len(head)] == head
+            assert len(both) > len(head)
+            with pytest.raises(NotFound):
+                await adapter.tokenize("nobody", text="the baker")
+
+        run(subject, body)
+
+    def test_a_prefix_is_computed_once_and_then_cached(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = next(prefixes(subject, "cold"))
+            cold = await adapter.load(item, Tier.DEVICE, deadline=LONG)
+            assert (cold.tokens, cold.cached) == (8 * BLOCK, 0)
+            warm = await adapter.load(item, Tier.DEVICE, deadline=LONG)
+            assert (warm.tokens, warm.cached) == (8 * BLOCK, 8 * BLOCK)
+
+        run(subject, body)
+
+    def test_a_prefix_grows_chunk_by_chunk(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = next(prefixes(subject, "grow"))
+            outcomes = [
+                await adapter.load(cut(item, blocks), Tier.DEVICE, deadline=LONG) for blocks in (2, 5, 8)
+            ]
+            assert [outcome.cached for outcome in outcomes] == [0, 2 * BLOCK, 5 * BLOCK]
+
+        run(subject, body)
+
+    def test_a_salt_keeps_prefixes_apart(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            plain = next(prefixes(subject, "salt"))
+            salted = PrefixItem(plain.agent, plain.model, plain.token_ids, cache_salt="pepper")
+            await adapter.load(plain, Tier.DEVICE, deadline=LONG)
+            async with listening(adapter) as listener:
+                assert (await adapter.load(salted, Tier.DEVICE, deadline=LONG)).cached == 0
+                await listener.until(lambda: len(listener.hashes(plain.agent)) == 16)
+                roots = [event for event in listener.stored(plain.agent) if event.parent is None]
+                assert [event.cache_salt for event in roots] == [None, "pepper"]
+            assert (await adapter.load(salted, Tier.DEVICE, deadline=LONG)).cached == 8 * BLOCK
+
+        run(subject, body)
+
+    def test_the_feed_tells_whose_blocks_were_stored(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = next(prefixes(subject, "stored"))
+            async with listening(adapter) as listener:
+                await adapter.load(cut(item, 3), Tier.DEVICE, deadline=LONG)
+                await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                await listener.until(lambda: len(listener.hashes(item.agent)) == 8)
+                events = listener.stored(item.agent)
+            chain = [None, *(event.hashes[-1] for event in events)]
+            assert [event.parent for event in events] == chain[:-1]
+            assert tuple(token for event in events for token in event.token_ids) == item.token_ids
+            assert all(len(event.token_ids) == len(event.hashes) * BLOCK for event in events)
+            assert {(event.tier, event.block_size) for event in events} == {(Tier.DEVICE, BLOCK)}
+            assert {(event.lora_name, event.cache_salt) for event in events} == {(None, None)}
+
+        run(subject, body)
+
+    def test_a_hit_stores_nothing(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            first, second, *_ = (item for item, _ in zip(prefixes(subject, "hit"), range(2), strict=False))
+            async with listening(adapter) as listener:
+                for item in (first, first, second):
+                    await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                await listener.until(lambda: len(listener.hashes(second.agent)) == 8)
+                assert len(listener.hashes(first.agent)) == 8
+
+        run(subject, body)
+
+    def test_a_late_listener_learns_what_an_early_one_knows(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = next(prefixes(subject, "late"))
+            async with listening(adapter) as early:
+                await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                await early.until(lambda: len(early.hashes(item.agent)) == 8)
+                async with listening(adapter) as late:
+                    await late.until(lambda: len(late.hashes(item.agent)) == 8)
+                    assert late.seen == early.seen
+                    assert late.seen[0] == Cleared()
+
+        run(subject, body)
+
+    def test_the_least_recent_goes_first_tail_first_and_a_touch_protects(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            count = subject.device_blocks // 8
+            source = prefixes(subject, "pressure")
+            touched, oldest, *others = [next(source) for _ in range(count)]
+            async with listening(adapter) as listener:
+                # As many as fit with room for what requests hold besides; then one is touched, and more come.
+                for item in (touched, oldest, *others[: count // 2], touched):
+                    await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                rest = others[count // 2 :] + [next(source) for _ in range(3)]
+                for item in rest:
+                    await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                    await listener.until(lambda agent=item.agent: len(listener.hashes(agent)) == 8)
+                    gone = listener.removed()
+                    if set(listener.hashes(oldest.agent)) <= set(gone):
+                        break
+                ours = listener.hashes(oldest.agent)
+                assert [block for block in gone if block in ours] == ours[::-1]
+                assert not set(listener.hashes(touched.agent)) & set(gone)
+            assert (await adapter.load(touched, Tier.DEVICE, deadline=LONG)).cached == 8 * BLOCK
+            assert (await adapter.load(oldest, Tier.DEVICE, deadline=LONG)).cached == 0
+
+        run(subject, body)
+
+    def test_lora_load_touch_release_and_load_again(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = LoraItem("contract-lora", subject.loras[0])
+            for _ in range(2):
+                await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                assert (await adapter.inventory()).loras == {item.name: str(item.path)}
+                await adapter.release(item, deadline=LONG)
+                await adapter.release(item, deadline=LONG)
+                assert (await adapter.inventory()).loras == {}
+
+        run(subject, body)
+
+    def test_lora_prefix_is_stored_under_its_name(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            lora = LoraItem("contract-prefix", subject.loras[1])
+            plain = cut(next(prefixes(subject, "lora")), 1)
+            item = PrefixItem(plain.agent, lora.name, plain.token_ids)
+            with pytest.raises(NotFound):
+                await adapter.load(item, Tier.DEVICE, deadline=LONG)
+            async with listening(adapter) as listener:
+                await adapter.load(lora, Tier.DEVICE, deadline=LONG)
+                assert (await adapter.load(item, Tier.DEVICE, deadline=LONG)).cached == 0
+                assert (await adapter.load(item, Tier.DEVICE, deadline=LONG)).cached == BLOCK
+                await listener.until(lambda: len(listener.hashes(item.agent)) == 1)
+                assert listener.stored(item.agent)[0].lora_name == lora.name
+            await adapter.release(lora, deadline=LONG)
+            assert (await adapter.load(plain, Tier.DEVICE, deadline=LONG)).cached == 0
+
+        run(subject, body)
+
+    def test_lora_that_could_end_the_engine_is_refused_before_any_call(
+        self, subject: Subject, tmp_path: Path
+    ) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            without_weights = tmp_path / "without-weights"
+            without_weights.mkdir()
+            (without_weights / "adapter_config.json").write_text("{}")
+            for path in (tmp_path / "nowhere", tmp_path, without_weights, Path("relative")):
+                with pytest.raises(Rejected):
+                    await adapter.load(LoraItem("contract-bad", path), Tier.DEVICE, deadline=LONG)
+            link = tmp_path / "link"
+            link.symlink_to(subject.loras[2])
+            item = LoraItem("contract-link", link)
+            await adapter.load(item, Tier.DEVICE, deadline=LONG)
+            with pytest.raises(Rejected, match="contract-link"):
+                await adapter.load(LoraItem(item.name, subject.loras[2]), Tier.DEVICE, deadline=LONG)
+            link.unlink()
+            for dangling in (item, PrefixItem("contract", item.name, tuple(range(10, 42)))):
+                with pytest.raises(Rejected):
+                    await adapter.load(dangling, Tier.DEVICE, deadline=LONG)
+            await adapter.release(item, deadline=LONG)
+            assert (await adapter.inventory()).loras == {}
+
+        run(subject, body)
+
+    def test_a_lora_that_the_engine_cannot_take_is_rejected(self, subject: Subject, tmp_path: Path) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            source = subject.loras[0]
+            (tmp_path / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
+            (tmp_path / "adapter_model.safetensors").write_bytes(b"not weights")
+            with pytest.raises(Rejected):
+                await adapter.load(LoraItem("contract-broken", tmp_path), Tier.DEVICE, deadline=LONG)
+            assert (await adapter.inventory()).loras == {}
+
+        run(subject, body)
+
+    def test_what_stock_routes_cannot_do_is_unsupported(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = next(prefixes(subject, "unsupported"))
+            lora = LoraItem("contract-lora", subject.loras[0])
+            for call in (
+                adapter.evict(item, Tier.HOST, deadline=LONG),
+                adapter.evict(lora, Tier.HOST, deadline=LONG),
+                adapter.load(item, Tier.HOST, deadline=LONG),
+                adapter.load(lora, Tier.HOST, deadline=LONG),
+            ):
+                with pytest.raises(Unsupported):
+                    await call
+
+        run(subject, body)
+
+    def test_bad_prompts_are_refused(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = next(prefixes(subject, "bad"))
+            too_long = PrefixItem(item.agent, subject.base, (10,) * (subject.max_model_len + BLOCK))
+            with pytest.raises(Rejected):
+                await adapter.load(too_long, Tier.DEVICE, deadline=LONG)
+            with pytest.raises(NotFound):
+                await adapter.load(
+                    PrefixItem(item.agent, "nobody", item.token_ids), Tier.DEVICE, deadline=LONG
+                )
+
+        run(subject, body)
+
+    def test_a_deadline_ends_a_call(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item = next(prefixes(subject, "deadline"))
+            with pytest.raises(DeadlineExceeded):
+                await adapter.load(item, Tier.DEVICE, deadline=0.001)
+            assert (await adapter.load(item, Tier.DEVICE, deadline=LONG)).tokens == 8 * BLOCK
+
+        run(subject, body)
+
+    def test_a_cancelled_load_ends_in_the_engine_and_keeps_what_was_done(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            head = next(prefixes(subject, "cancel"))
+            rng = random.Random("cancel")
+            length = (subject.max_model_len // BLOCK - 2) * BLOCK
+            tail = tuple(rng.randrange(10, VOCABULARY) for _ in range(length - len(head.token_ids)))
+            item = PrefixItem(head.agent, head.model, head.token_ids + tail)
+            async with listening(adapter) as listener:
+                loading = asyncio.create_task(adapter.load(item, Tier.DEVICE, deadline=LONG))
+                await listener.until(lambda: bool(listener.hashes(item.agent)))
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
+                assert loading.cancelled()
+
+                async def idle() -> bool:
+                    return (await adapter.pressure()).running == 0
+
+                await eventually(idle)
+            again = await adapter.load(item, Tier.DEVICE, deadline=LONG)
+            assert 0 < again.cached < again.tokens
+
+        run(subject, body)
+
+    def test_pressure_counts_requests(self, subject: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            await adapter.probe()
+            before = await adapter.pressure()
+            await adapter.load(next(prefixes(subject, "count")), Tier.DEVICE, deadline=LONG)
+
+            async def counted() -> bool:
+                return (await adapter.pressure()).finished == before.finished + 1
+
+            await eventually(counted)
+            after = await adapter.pressure()
+            assert (after.running, after.waiting) == (0, 0)
+
+        run(subject, body)
+
+    def test_a_killed_engine_is_unavailable_and_comes_back_cleared(self, mortal: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            item, other = (item for item, _ in zip(prefixes(mortal, "killed"), range(2), strict=False))
+            first = await adapter.probe()
+            async with listening(adapter) as listener:
+                await adapter.load(item, Tier.DEVICE, deadline=LONG)
+                await listener.until(lambda: len(listener.hashes(item.agent)) == 8)
+                assert listener.cleared() == 1
+                await asyncio.to_thread(mortal.kill)
+                for call in (
+                    adapter.load(item, Tier.DEVICE, deadline=LONG),
+                    adapter.pressure(),
+                    adapter.probe(),
+                ):
+                    with pytest.raises(EngineUnavailable):
+                        await call
+                await asyncio.to_thread(mortal.restart)
+                assert (await adapter.probe()).incarnation != first.incarnation
+                await listener.until(lambda: listener.cleared() == 2)
+                assert (await adapter.load(item, Tier.DEVICE, deadline=LONG)).cached == 0
+                await adapter.load(other, Tier.DEVICE, deadline=LONG)
+                await listener.until(lambda: len(listener.hashes(other.agent)) == 8)
+                at = listener.seen.index(Cleared(), 1)
+                kept = [event for event in listener.seen[at:] if isinstance(event, Stored)]
+                assert {event.agent for event in kept} == {item.agent, other.agent}
+                assert len(listener.hashes(item.agent)) == 16
+
+        run(mortal, body)
+
+    def test_an_engine_killed_under_load_fails_the_call_and_nothing_else(self, mortal: Subject) -> None:
+        async def body(adapter: EngineAdapter) -> None:
+            rng = random.Random("under load")
+            length = (mortal.max_model_len // BLOCK - 2) * BLOCK
+            item = PrefixItem(
+                "under-load", mortal.base, tuple(rng.randrange(10, 4000) for _ in range(length))
+            )
+            async with listening(adapter) as listener:
+                loading = asyncio.create_task(adapter.load(item, Tier.DEVICE, deadline=LONG))
+                await listener.until(lambda: bool(listener.hashes(item.agent)))
+                await asyncio.to_thread(mortal.kill)
+                with pytest.raises(EngineUnavailable):
+                    await loading
+                await asyncio.to_thread(mortal.restart)
+                await listener.until(lambda: listener.cleared() == 2)
+            assert (await adapter.load(item, Tier.DEVICE, deadline=LONG)).cached == 0
+
+        run(mortal, body)

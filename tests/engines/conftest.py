@@ -1,0 +1,35 @@
+"""Real engines, each started once for all tests. Where one isn't installed its tests are skipped by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.rig.vllm import VllmServer
+from tests.engines import vllm_subject
+
+START_SECONDS = 240
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's time includes the start of its engine."""
+    for item in items:
+        if item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.timeout(START_SECONDS))
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """The tiny model with LoRAs, shared by all tests: none may kill it or leave a LoRA's name behind."""
+    server = vllm_subject.start(tmp_path_factory.mktemp("vllm"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mortal_vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """Another one, for tests that kill and restart it."""
+    server = vllm_subject.start(tmp_path_factory.mktemp("mortal"))
+    yield server
+    server.stop()
