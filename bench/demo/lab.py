@@ -69,10 +69,14 @@ class Sidecar:
 
     api: str
     feed: str
+    log: Path
 
     def report(self) -> dict[str, Any]:
-        """Ask what became of the prefetches so far."""
-        answer: dict[str, Any] = httpx.get(f"{self.api}/v1/report").raise_for_status().json()
+        """Ask what became of the prefetches so far. Raises `DaemonFailed` where it doesn't answer."""
+        try:
+            answer: dict[str, Any] = httpx.get(f"{self.api}/v1/report").raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise DaemonFailed(f"scalesimd: {error}; the end of its log:\n{_tail(self.log)}") from error
         return answer
 
     def publisher(self, simulation: str) -> Publisher:
@@ -87,7 +91,7 @@ def sidecar(engine_url: str, folder: Path) -> Iterator[Sidecar]:
     Raises `DaemonFailed` where it doesn't become ready.
     """
     folder.mkdir()
-    running = Sidecar(f"http://127.0.0.1:{free_port()}", f"ipc://{folder}/feed")
+    running = Sidecar(f"http://127.0.0.1:{free_port()}", f"ipc://{folder}/feed", folder / "scalesimd.log")
     command = [
         *(str(Path(sys.executable).with_name("scalesimd")), "serve", "--engine", f"vllm={engine_url}"),
         *("--feed", running.feed, "--api-port", running.api.rpartition(":")[2]),
@@ -98,10 +102,12 @@ def sidecar(engine_url: str, folder: Path) -> Iterator[Sidecar]:
         "SCALESIM_LORAS__LINKS_DIR": str(folder / "links"),
         "SCALESIM_LORAS__STAGING_DIR": str(folder / "staging"),
     }
-    log = folder / "scalesimd.log"
-    with log.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, env=env) as process:
+    with (
+        running.log.open("wb") as sink,
+        subprocess.Popen(command, stdout=sink, stderr=sink, env=env) as process,
+    ):
         try:
-            _wait_ready(running.api, process, log)
+            _wait_ready(running, process)
             yield running
         finally:
             process.terminate()
@@ -111,14 +117,11 @@ def sidecar(engine_url: str, folder: Path) -> Iterator[Sidecar]:
                 process.kill()
 
 
-def _wait_ready(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_ready(daemon: Sidecar, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_WITHIN
-    while not _is_ready(api):
+    while not _is_ready(daemon.api):
         if process.poll() is not None or time.monotonic() > deadline:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-            raise DaemonFailed(
-                f"scalesimd was not ready within {READY_WITHIN:.0f} s; the end of {log}:\n{tail}"
-            )
+            raise DaemonFailed(f"scalesimd did not become ready; the end of its log:\n{_tail(daemon.log)}")
         time.sleep(0.1)
 
 
@@ -127,3 +130,7 @@ def _is_ready(api: str) -> bool:
         return httpx.get(f"{api}/ready", timeout=2).is_success
     except httpx.HTTPError:
         return False
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-30:])

@@ -43,7 +43,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered call of step `step`. Times are in seconds, `cached` of `prompt_tokens` came from the cache.
+    """One answered call of step `step`. Times are in seconds; `cached` of `prompt_tokens` were.
 
     `error` is set where the request failed, and then the other figures mean nothing.
     """

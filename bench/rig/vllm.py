@@ -48,7 +48,7 @@ class EngineFailed(RuntimeError):
 
 def installed() -> bool:
     """Tell whether `make engine-vllm` has been run."""
-    return (VENV / "bin" / "vllm").exists() and SHIM.is_dir() and (MODELS / "tiny-loras").is_dir()
+    return (VENV / ".done").exists() and (MODELS / ".done").exists()
 
 
 def default_flags(pool_tokens: int, *, max_model_len: int = 2048) -> list[str]:

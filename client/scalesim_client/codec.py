@@ -161,12 +161,12 @@ def _decode_msgpack(payload: bytes) -> Any:
     try:
         return msgpack.unpackb(
             payload,
-            max_array_len=MAX_ARRAY_ITEMS,
+            max_array_len=min(len(payload), MAX_ARRAY_ITEMS),
             max_map_len=MAX_MAP_ITEMS,
             max_bin_len=0,
             max_ext_len=0,
         )
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise ValueError(f"malformed msgpack: {error or type(error).__name__}") from error
 
 

@@ -61,6 +61,7 @@ class Link(threading.Thread):
         self._restated_up_to = -1
         self._outbox: deque[tuple[int, bytes]] = deque()
         self._blocked = False
+        self._more_waits = False
         self._stop_by: float | None = None
         self._woken = False
         self._wake_out, self._wake_in = socket.socketpair()
@@ -120,6 +121,8 @@ class Link(threading.Thread):
         return hopeless or time.monotonic() >= self._stop_by
 
     def _wait_ms(self) -> int:
+        if self._more_waits:
+            return 0
         moments = [self._next_snapshot]
         moments += [moment for moment in (self._deadline, self._stop_by) if moment is not None]
         return max(0, int((min(moments) - time.monotonic()) * 1000) + 1)
@@ -197,7 +200,7 @@ class Link(threading.Thread):
                 self._outbound.require_snapshot()
 
     def _send_waiting(self) -> None:
-        self._blocked = False
+        self._blocked = self._more_waits = False
         if self._phase is not Phase.OPEN:
             return
         if not self._outbox:
@@ -209,7 +212,7 @@ class Link(threading.Thread):
                 return
             self._outbox.popleft()
             self._outbound.count_sent(events)
-        self._outbound.settled()
+        self._more_waits = self._outbound.settled()
 
     def _refill(self) -> None:
         batch = self._outbound.take()

@@ -66,11 +66,12 @@ class Outbound:
         with self._changed:
             self.sent += events
 
-    def settled(self) -> None:
-        """Report that all that was taken has been sent."""
+    def settled(self) -> bool:
+        """Report that all that was taken has been sent; return whether more waits by now."""
         with self._changed:
             self._in_hand = False
             self._changed.notify_all()
+            return bool(self._waiting) or self._snapshot_due
 
     def require_snapshot(self) -> None:
         """Have the next batch end with a snapshot."""

@@ -193,6 +193,8 @@ class Publisher:
 
 
 def _pack(event: Event) -> bytes:
+    if not isinstance(event, Event):
+        raise TypeError("not an event")
     if isinstance(event, _OWN_EVENTS):
         raise ValueError(f"{event.type} is the publisher's own to say")
     packed = pack_event(event)

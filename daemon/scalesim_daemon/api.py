@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import choose_encoder
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from scalesim_client.events import MAX_ID_BYTES
 from scalesim_daemon import report_agents, report_engines
@@ -47,6 +48,15 @@ Offset = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE)]
 Source = Annotated[str, Query(min_length=1, max_length=MAX_ID_BYTES)]
 SequenceNumber = Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)]
+
+
+class AnyIdConvertor(PathConvertor):
+    """The rest of a path, whatever is in it: an id may hold slashes and line ends."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any_id", AnyIdConvertor())
 
 
 def build_api(sidecar: Sidecar) -> FastAPI:
@@ -147,7 +157,7 @@ def _add_reports(api: FastAPI, sidecar: Sidecar) -> None:
         """All agents, the next to call first."""
         return report_agents.agents_page(sidecar, offset, limit)
 
-    @api.get("/v1/agents/{simulation}/{agent:path}", tags=["reports"], responses=_problems(404))
+    @api.get("/v1/agents/{simulation}/{agent:any_id}", tags=["reports"], responses=_problems(404))
     async def agent(simulation: str, agent: str) -> AgentDetail:
         """One agent: how far it is and why, where its memory is, and what was done about it."""
         return report_agents.agent_detail(sidecar, f"{simulation}/{agent}")

@@ -1,51 +1,50 @@
-"""What an engine's prefix cache holds, rebuilt from its events, and the order in which it would evict. Pure.
+"""What an engine's prefix cache holds, rebuilt from its events, and whose prefix it is. Pure.
 
 Blocks form a tree by content: a node is one block of tokens under the blocks before it. The tree keeps a block's
-tokens once, however many agents share it, and for as long as it is resident or part of an agent's prefix.
-
-Eviction order, as vLLM's free queue has it: a request's blocks join the queue when it ends, the tail of the prompt
-before its head; the front is evicted first. A request's last, partly filled block is never announced by an event;
-such blocks are counted as `unseen` in the group of the request that left them.
+tokens once, however many agents share it, and for as long as it is resident, part of an agent's prefix, or part of a
+prompt that the agent's next one is to be compared with.
 """
 
 from __future__ import annotations
 
+from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 
 from scalesim_adapters.base import BlockHash, Removed, Stored, Tier
+from scalesim_daemon.eviction import Block, EvictionOrder, Group, Node
 
 Namespace = tuple[str | None, str | None]
-UNSEEN_PER_REQUEST = 1
-
-
-class Node:
-    """One block under its parent; `copies` are the device copies, `users` the agents whose prefix it is part of."""
-
-    __slots__ = ("children", "copies", "group", "hash", "parent", "tokens", "users")
-
-    def __init__(self, parent: Node | None, tokens: tuple[int, ...]) -> None:
-        self.parent = parent
-        self.tokens = tokens
-        self.children: dict[tuple[int, ...], Node] = {}
-        self.hash: BlockHash | None = None
-        self.copies = 0
-        self.users: set[str] = set()
-        self.group: Group | None = None
+PARTLY_FILLED = 1
+"""Blocks per request that no event announces: the last one, unless its tokens fill it exactly."""
+MOST_PROMPTS = 20_000
+"""Agents whose last prompt is kept; beyond that the one heard of longest ago is forgotten."""
+_TOKEN_BYTES = array("I").itemsize
 
 
 @dataclass(slots=True, eq=False)
-class Group:
-    """Blocks that were released together and have the same users: neighbours in the eviction order."""
+class _Request:
+    """An agent's requests in the engine: how many, the blocks they use, and where the newest prompt ends so far."""
 
-    users: set[str]
-    blocks: int = 0
-    unseen: int = 0
+    count: int = 0
+    blocks: dict[Node, Block] = field(default_factory=dict)
+    tip: Node | None = None
 
-    @property
-    def size(self) -> int:
-        """All blocks of the group, announced or not."""
-        return self.blocks + self.unseen
+
+@dataclass(slots=True, eq=False)
+class _Prompt:
+    """Where an agent's newest prompt ends so far, and, while all of it is common with the prompt before, where that
+    one ends. `ended` once another request of the agent has started."""
+
+    tip: Node
+    before: Node | None
+    ended: bool = False
+
+    def ends(self) -> tuple[Node, ...]:
+        """Return the nodes that must stay known for the comparison."""
+        return (self.tip,) if self.before is None else (self.tip, self.before)
 
 
 class BlockTree:
@@ -54,37 +53,35 @@ class BlockTree:
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
         self.resident = 0
-        self.unpredicted = 0
+        self._order = EvictionOrder()
         self._roots: dict[object, Node] = {}
         self._by_hash: dict[BlockHash, Node] = {}
-        # Insertion order is eviction order.
-        self._groups: dict[Group, None] = {}
         self._prefixes: dict[str, tuple[Node, ...]] = {}
         self._declared: set[str] = set()
-        self._tips: dict[str, tuple[Node | None, Node]] = {}
+        self._requests: dict[str, _Request] = {}
+        self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
 
     # What the engine tells
 
     def stored(self, event: Stored) -> None:
         """Take in blocks that became resident on the device."""
-        if event.tier is not Tier.DEVICE or event.block_size != self.block_size:
+        if event.tier is not Tier.DEVICE or event.block_size != self.block_size or not event.hashes:
             return
-        if event.parent is None:
-            node = self._root((event.lora_name, event.cache_salt))
-        else:
-            node = self._by_hash.get(event.parent) or self._root(event.parent)
-        start, size, nodes = node, self.block_size, []
-        for index, block_hash in enumerate(event.hashes):
-            node = self._child(node, event.token_ids[index * size : (index + 1) * size])
-            node.hash = block_hash
+        start = node = self._parent(event)
+        used = {above: above.copies[0] for above in _path(start) if above.copies}
+        for block_hash, tokens in zip(event.hashes, self._split(event.token_ids), strict=False):
+            node = self._by_hash.get(block_hash) or _child(node, tokens)
             self._by_hash[block_hash] = node
-            node.copies += 1
+            used[node] = Block(node)
+            node.copies.append(used[node])
             self.resident += 1
-            if node.group is not None:
-                node.group.blocks += 1
-            nodes.append(node)
-        self._enqueue(nodes)
-        if event.agent is not None and nodes:
+        request = None if event.agent is None else self._requests.get(event.agent)
+        if request is None:
+            self._order.append(used.values())
+        else:
+            self._use(request, used)
+            request.tip = node
+        if event.agent is not None:
             self._learn(event.agent, start, node)
 
     def removed(self, event: Removed) -> int:
@@ -94,17 +91,12 @@ class BlockTree:
         lost = 0
         for block_hash in event.hashes:
             node = self._by_hash.get(block_hash)
-            if node is None or node.copies == 0:
+            if node is None or not node.copies:
                 continue
-            if node.group is not None:
-                self._consume_before(node.group)
-                node.group.blocks -= 1
-                self._drop_if_empty(node.group)
-            node.copies -= 1
+            node.copies.remove(self._order.evicted(node.copies))
             self.resident -= 1
             lost += bool(node.users)
-            if node.copies == 0:
-                node.group = None
+            if not node.copies:
                 del self._by_hash[block_hash]
                 self._prune(node)
         return lost
@@ -112,11 +104,12 @@ class BlockTree:
     def cleared(self) -> None:
         """Nothing is resident any more; prefixes stay known."""
         nodes, self._by_hash = list(self._by_hash.values()), {}
-        self._groups.clear()
-        self._tips.clear()
+        self._order.clear()
         self.resident = 0
+        for request in self._requests.values():
+            request.blocks.clear()
         for node in nodes:
-            node.copies, node.group, node.hash = 0, None, None
+            node.copies.clear()
         for node in nodes:
             self._prune(node)
 
@@ -124,47 +117,63 @@ class BlockTree:
 
     def declare(self, agent: str, namespace: Namespace, token_ids: Sequence[int]) -> None:
         """Set an agent's prefix: the whole blocks of `token_ids` under `(LoRA name, cache salt)`."""
-        node, path, size = self._root(namespace), [], self.block_size
-        for start in range(0, len(token_ids) - size + 1, size):
-            node = self._child(node, tuple(token_ids[start : start + size]))
-            path.append(node)
+        self._forget_prompt(agent)
         self._declared.add(agent)
-        if tuple(path) != self._prefixes.get(agent, ()):
-            self._set_prefix(agent, tuple(path))
+        node, path = self._root(namespace), []
+        for tokens in self._split(token_ids):
+            node = _child(node, tokens)
+            path.append(node)
+        self._set_prefix(agent, tuple(path))
+        self._prune(node)
+
+    def undeclare(self, agent: str) -> None:
+        """Drop what was declared of an agent's prefix; what was learned stays."""
+        if agent in self._declared:
+            self.forget(agent)
 
     def forget(self, agent: str) -> None:
         """Drop what is known of an agent's prefix."""
         self._declared.discard(agent)
-        self._tips.pop(agent, None)
+        self._forget_prompt(agent)
         self._set_prefix(agent, ())
 
+    # Requests, announced or the sidecar's own
+
     def started(self, agent: str) -> None:
-        """A request of the agent is on its way: the blocks that it will use are not next to go."""
-        self._enqueue(self._prefixes.get(agent, ()))
+        """A request of the agent is on its way: what is there of its prefix is in use until it ends."""
+        request = self._requests.setdefault(agent, _Request())
+        request.count += 1
+        if agent in self._prompts:
+            self._prompts[agent].ended = True
+        there = self._prefixes.get(agent, ())[: self.resident_blocks(agent)]
+        self._use(request, {node: node.copies[0] for node in there if node not in request.blocks})
 
     def released(self, agent: str) -> int:
-        """A request of the agent has ended: its blocks join the back of the eviction order.
+        """A request of the agent has ended. With its last one, its blocks join the back of the eviction order.
 
         Return how many blocks it leaves behind that aren't part of the agent's prefix.
         """
-        prefix = self._prefixes.get(agent, ())
-        in_prefix = set(prefix)
-        garbage = Group(set(), unseen=UNSEEN_PER_REQUEST)
-        self._groups[garbage] = None
-        _, tip = self._tips.get(agent, (None, None))
-        while tip is not None and tip not in in_prefix and tip.parent is not None:
-            if tip.copies:
-                self._move(tip, garbage)
-            tip = tip.parent
-        self._enqueue(prefix)
-        return garbage.size
-
-    def touched(self, agent: str, blocks: int) -> None:
-        """A request for the first `blocks` blocks of the agent's prefix, made by the sidecar, has ended."""
-        self._groups[Group(set(), unseen=UNSEEN_PER_REQUEST)] = None
-        self._enqueue(self._prefixes.get(agent, ())[:blocks])
+        request = self._requests.get(agent)
+        if request is None:
+            return PARTLY_FILLED
+        request.count -= 1
+        if request.count:
+            return PARTLY_FILLED
+        del self._requests[agent]
+        for block in request.blocks.values():
+            block.holds -= 1
+        path = _path(request.tip) if request.tip is not None else self._prefixes.get(agent, ())
+        on_path = {node: request.blocks.pop(node) for node in path if node in request.blocks}
+        self._order.append(request.blocks.values())
+        self._order.append(on_path.values())
+        return PARTLY_FILLED + sum(agent not in node.users for node in on_path)
 
     # What one asks
+
+    @property
+    def unpredicted(self) -> int:
+        """How many evictions the order of the groups didn't foresee."""
+        return self._order.unpredicted
 
     def prefix_blocks(self, agent: str) -> int:
         """Return the length of the agent's prefix in blocks, 0 where it isn't known."""
@@ -181,115 +190,144 @@ class BlockTree:
 
     def tokens(self, agent: str, blocks: int) -> tuple[int, ...]:
         """Return the token ids of the first `blocks` blocks of the agent's prefix."""
-        return tuple(token for node in self._prefixes.get(agent, ())[:blocks] for token in node.tokens)
+        ids = array("I")
+        for node in self._prefixes.get(agent, ())[:blocks]:
+            ids.frombytes(node.tokens)
+        return tuple(ids)
 
     def agents(self) -> Iterator[str]:
         """Yield the agents whose prefix is known."""
         return iter(self._prefixes)
 
     def groups(self) -> Iterator[Group]:
-        """Yield the groups, the first to be evicted first."""
-        return iter(self._groups)
+        """Yield the groups of blocks that no request uses, the first to be evicted first."""
+        return self._order.groups()
 
     # Inside
+
+    def _split(self, token_ids: Sequence[int]) -> Iterator[bytes]:
+        """Yield the whole blocks of a prompt."""
+        packed, size = array("I", token_ids).tobytes(), self.block_size * _TOKEN_BYTES
+        for end in range(size, len(packed) + 1, size):
+            yield packed[end - size : end]
 
     def _root(self, key: object) -> Node:
         root = self._roots.get(key)
         if root is None:
-            root = self._roots[key] = Node(None, ())
+            root = self._roots[key] = Node(None, b"")
+            root.key = key
         return root
 
-    @staticmethod
-    def _child(parent: Node, tokens: tuple[int, ...]) -> Node:
-        child = parent.children.get(tokens)
-        if child is None:
-            child = parent.children[tokens] = Node(parent, tokens)
-        return child
+    def _parent(self, event: Stored) -> Node:
+        if event.parent is None:
+            return self._root((event.lora_name, event.cache_salt))
+        return self._by_hash.get(event.parent) or self._root(event.parent)
 
-    def _enqueue(self, path: Sequence[Node]) -> None:
-        """Move the resident blocks of a path to the back of the eviction order, its tail before its head."""
-        group: Group | None = None
-        for node in reversed(path):
-            if not node.copies:
+    def _use(self, request: _Request, blocks: dict[Node, Block]) -> None:
+        for node, block in blocks.items():
+            taken = request.blocks.get(node)
+            if taken is not None and block is not node.copies[-1]:
                 continue
-            # A parent's users include its child's, so that equal counts mean equal users.
-            if group is None or len(group.users) != len(node.users):
-                group = Group(node.users)
-                self._groups[group] = None
-            self._move(node, group)
-
-    def _move(self, node: Node, group: Group) -> None:
-        if node.group is not None:
-            node.group.blocks -= node.copies
-            self._drop_if_empty(node.group)
-        group.blocks += node.copies
-        node.group = group
-
-    def _drop_if_empty(self, group: Group) -> None:
-        if group.size == 0:
-            self._groups.pop(group, None)
-
-    def _consume_before(self, group: Group) -> None:
-        """Blocks leave in order: what lay before a removed block without being announced has been used up."""
-        passed: list[Group] = []
-        for older in self._groups:
-            if older is group:
-                break
-            passed.append(older)
-        for older in passed:
-            older.unseen = 0
-            if older.blocks:
-                self.unpredicted += 1
-            else:
-                del self._groups[older]
+            if taken is not None and taken is not block:
+                # Taken for a hit, but computed once more: so it is with the last block of a prompt of whole blocks.
+                taken.holds -= 1
+                self._order.append((taken,))
+            if taken is not block:
+                self._order.hold(block)
+                request.blocks[node] = block
 
     def _learn(self, agent: str, start: Node, tip: Node) -> None:
-        """Note the tip of a prompt. The prefix is what the last two prompts have in common, in whole blocks."""
-        previous, last = self._tips.get(agent, (None, None))
-        if last is not None and start is last:
-            self._tips[agent] = (previous, tip)
+        """Note where a prompt ends. The prefix is what the last two prompts have in common, in whole blocks."""
+        last = self._prompts.get(agent)
+        path = _path(tip)
+        if agent in self._declared or not _is_whole(path):
             return
-        if tip in self._prefixes.get(agent, ()):
+        if last is not None and last.tip is start and not last.ended:
+            before = last.before
+        elif tip in self._prefixes.get(agent, ()):
             return  # a part of the known prefix came back: no news of what the prompts have in common
-        self._tips[agent] = (last, tip)
-        if last is not None and agent not in self._declared:
-            common = _common(_path(last), _path(tip))
-            if common and common != self._prefixes.get(agent):
-                self._set_prefix(agent, common)
+        else:
+            before = None if last is None else last.tip
+        common = () if before is None else _common(_path(before), path)
+        if common[-1:] != (tip,):
+            before = None  # the prompts have parted
+        self._keep_prompt(agent, _Prompt(tip, before))
+        if common:
+            self._set_prefix(agent, common)
+
+    def _keep_prompt(self, agent: str, prompt: _Prompt) -> None:
+        for node in prompt.ends():
+            node.prompts += 1
+        self._forget_prompt(agent)
+        self._prompts[agent] = prompt
+        if len(self._prompts) > MOST_PROMPTS:
+            self.forget(next(iter(self._prompts)))
+
+    def _forget_prompt(self, agent: str) -> None:
+        prompt = self._prompts.pop(agent, None)
+        if prompt is not None:
+            for node in prompt.ends():
+                node.prompts -= 1
+                self._prune(node)
 
     def _set_prefix(self, agent: str, path: tuple[Node, ...]) -> None:
         old = self._prefixes.pop(agent, ())
-        for node in path:
-            node.users.add(agent)
-        kept = set(path)
-        for node in reversed(old):
-            if node not in kept:
-                node.users.discard(agent)
-                self._prune(node)
         if path:
             self._prefixes[agent] = path
-            self._enqueue(path)
+        kept = set(path)
+        for node in path:
+            if agent not in node.users:
+                _mark(node, agent, True)
+        for node in reversed(old):
+            if node not in kept:
+                _mark(node, agent, False)
+                self._prune(node)
 
     def _prune(self, node: Node) -> None:
-        while node.parent is not None and not (node.copies or node.users or node.children):
+        """Drop nodes that nobody needs, from this one up."""
+        while node.parent is not None and not (node.copies or node.users or node.children or node.prompts):
             node.parent.children.pop(node.tokens, None)
             node = node.parent
+        if node.parent is None and not node.children:
+            self._roots.pop(node.key, None)
+
+
+def _child(parent: Node, tokens: bytes) -> Node:
+    child = parent.children.get(tokens)
+    if child is None:
+        child = parent.children[tokens] = Node(parent, tokens)
+    return child
+
+
+def _mark(node: Node, agent: str, user: bool) -> None:
+    """Add or remove a user of a node; its blocks keep their place in the eviction order."""
+    placed = [(block, block.release) for block in node.copies if block.release is not None]
+    for block, release in placed:
+        release.drop(block)
+    if user:
+        node.users.add(agent)
+    else:
+        node.users.discard(agent)
+    for block, release in placed:
+        release.add(block)
 
 
 def _path(tip: Node) -> list[Node]:
+    """Return the nodes from below the root to `tip`."""
     path: list[Node] = []
-    node: Node | None = tip
-    while node is not None and node.parent is not None:
+    node = tip
+    while node.parent is not None:
         path.append(node)
         node = node.parent
     path.reverse()
     return path
 
 
+def _is_whole(path: Sequence[Node]) -> bool:
+    """Whether a path begins where prompts begin, not below a block that was never heard of."""
+    return bool(path) and path[0].parent is not None and isinstance(path[0].parent.key, tuple)
+
+
 def _common(one: Sequence[Node], other: Sequence[Node]) -> tuple[Node, ...]:
-    common: list[Node] = []
-    for a, b in zip(one, other, strict=False):
-        if a is not b:
-            break
-        common.append(a)
-    return tuple(common)
+    pairs = takewhile(lambda pair: pair[0] is pair[1], zip(one, other, strict=False))
+    return tuple(node for node, _ in pairs)

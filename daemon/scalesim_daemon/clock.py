@@ -16,28 +16,32 @@ class StreamClock:
     Until two advances were seen the pace is 1: right for clocks in seconds, a guess for steps.
     """
 
-    __slots__ = ("_advanced_at", "_paces", "kind", "now", "pace", "step")
+    __slots__ = ("_measured", "_paces", "kind", "now", "pace", "step")
 
     def __init__(self, kind: ClockKind) -> None:
         self.kind = kind
         self.now = 0.0
         self.step = 1.0
         self.pace = 1.0
-        self._advanced_at: float | None = None
+        self._measured: tuple[float, float] | None = None
         self._paces: deque[float] = deque(maxlen=PACE_STEPS)
 
     def advance(self, now: float, wall: float) -> bool:
         """Announce `now` at wall time `wall` (seconds); return False where the clock went back."""
-        if now < self.now:
-            self.now = now
-            self._advanced_at = wall
-            return False
-        units = now - self.now
-        if units > 0 and self._advanced_at is not None:
-            self.step = units
-            self._paces.append((wall - self._advanced_at) / units)
-            self.pace = median(self._paces)
-        if units > 0 or self._advanced_at is None:
-            self._advanced_at = wall
+        back, units = now < self.now, now - self.now
         self.now = now
-        return True
+        if back or self._measured is None:
+            self._measured = now, wall
+        elif units > 0:
+            self.step = units
+            self._measure(wall)
+        return not back
+
+    def _measure(self, wall: float) -> None:
+        """Several advances that came at one moment count as one: no pace is 0."""
+        assert self._measured is not None
+        now, at = self._measured
+        if wall > at:
+            self._paces.append((wall - at) / (self.now - now))
+            self.pace = median(self._paces)
+            self._measured = self.now, wall

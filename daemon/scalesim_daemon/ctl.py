@@ -1,7 +1,7 @@
 """`scalesimctl`: ask a running daemon, and look at an engine before giving it to one.
 
-Exit status: 0 all right, 1 the answer is no (not ready, not known, no vLLM), 2 wrong usage or nobody answers, 130
-interrupted.
+Exit status: 0 all right, 1 the answer is no (not ready, not known, no vLLM), 2 wrong usage or nobody answers,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def doctor(
     url: Annotated[str, typer.Argument(help="Where the engine listens, such as http://127.0.0.1:8000.")],
     as_json: Json = False,
 ) -> None:
-    """What an engine lets the sidecar do, and for all that is missing the flag or variable to add. Needs no daemon."""
+    """What an engine lets the sidecar do, and the flag or variable for what is missing. Needs no daemon."""
     try:
         diagnosis = asyncio.run(examine(url))
     except UnusableUrl as error:
@@ -134,7 +134,7 @@ def _ask(client: httpx.Client, path: str, model: type[Model], **params: int) -> 
     except ValidationError:
         _fail(
             UNANSWERED,
-            f"what answers at {client.base_url} is no scalesimd of this version ({path}: {answer.status_code})",
+            f"{client.base_url} is no scalesimd of this version ({path} answered {answer.status_code})",
             "say where the daemon listens with --url or SCALESIM_URL",
         )
 
@@ -143,7 +143,7 @@ def _show(plain: Any, view: RenderableType, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(plain, indent=2))
     else:
-        Console().print(view)
+        Console().print(view, soft_wrap=True)
 
 
 def _fail(code: int, problem: str, remedy: str | None = None) -> NoReturn:

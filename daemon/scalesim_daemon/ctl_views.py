@@ -1,4 +1,4 @@
-"""How `scalesimctl` shows the daemon's answers. Ids come from simulations: they are shown as text, never as markup."""
+"""How `scalesimctl` shows the daemon's answers. Ids are shown as text, never as markup."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def status(
             [_source_row(source) for source in sources.sources],
         ),
         _line(
-            f"prefetches: {report.prefetches}, used {report.prefetches_used}, wasted {report.prefetches_wasted}, "
-            f"pending {report.prefetches_pending}; tokens computed for them {report.prefetched_tokens}, "
-            f"wasted {report.prefetched_tokens_wasted}"
+            f"prefetches: {report.prefetches}, used {report.prefetches_used}, "
+            f"wasted {report.prefetches_wasted}, pending {report.prefetches_pending}; "
+            f"tokens computed for them {report.prefetched_tokens}, wasted {report.prefetched_tokens_wasted}"
         ),
         _line(
             f"order of calls foreseen: {_share(report.order_accuracy)} of {report.order_pairs} pairs "

@@ -46,7 +46,8 @@ class UnusableUrl(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found at `url`: an engine, or a problem with its remedy. `answered` is whether anything is there."""
+    """What was found at `url`: an engine, or a problem with its remedy. `answered` tells whether anything
+    is there."""
 
     url: str
     info: EngineInfo | None = None

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from scalesim_daemon.dirlock import DirectoryInUse, lock_directory
 
 READY_SECONDS = 10.0
+LOCK_SECONDS = 10.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.02
 RESTART_SECONDS = 0.5
@@ -94,7 +95,7 @@ class EmbeddedValkey:
     async def _lock_data(self) -> int:
         """Take the directory; a server whose daemon was killed may still be saving into it."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + READY_SECONDS
+        until = loop.time() + LOCK_SECONDS
         while True:
             try:
                 return lock_directory(self.data_dir)
@@ -135,7 +136,7 @@ class EmbeddedValkey:
         async with Redis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
             while True:
                 if process.returncode is not None:
-                    raise EmbeddedError(f"the embedded Valkey does not start; see {self.data_dir}/valkey.log")
+                    raise EmbeddedError(f"the embedded Valkey does not start: see {self.data_dir}/valkey.log")
                 try:
                     await client.ping()
                     return

@@ -15,7 +15,7 @@ from scalesim_client.events import (
     StreamOpened,
 )
 from scalesim_client.sequence import Arrival, Sequence
-from scalesim_daemon.wire import Refused, parse_all
+from scalesim_daemon.wire import Refused, parse, parse_all, said_at
 
 MAX_COUNTED_NAMES = 100
 
@@ -47,10 +47,13 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Restated:
-    """A complete snapshot: it replaces all that the stream said. `now` is its clock value, where it has one."""
+    """A complete snapshot: it replaces all that the stream said. `now` is its clock value, where it has one.
+
+    Each event comes with the clock value at which it was said, None where that is the snapshot's own.
+    """
 
     stream: Stream
-    events: Seq[Event]
+    events: Seq[tuple[Event, float | None]]
     now: float | None
 
 
@@ -81,17 +84,27 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Source:
+    """`parts` are those heard of a snapshot that isn't complete, and `since` is what was said after its first one."""
+
     stream: Stream
     sequence: Sequence = field(default_factory=Sequence)
     stale: bool = False
-    parts: dict[int, StateSnapshot] = field(default_factory=dict)
+    parts: list[StateSnapshot] = field(default_factory=list)
+    since: list[Event] = field(default_factory=list)
+
+    def lost(self) -> None:
+        """Something was missed: the view is stale, and a snapshot that was coming in can't be trusted."""
+        self.stale = True
+        self.parts.clear()
+        self.since.clear()
 
 
 class Gate:
     """Admits messages source by source.
 
     A source is known from its `stream.opened` on; before that it is asked to resync. A lower incarnation than the
-    known one is fenced off. After a gap the source counts as stale until its next complete snapshot.
+    known one is fenced off. After a gap the source counts as stale until its next complete snapshot. The parts of a
+    snapshot come in order; together they hold as of the first one, so that what is said between them comes on top.
     """
 
     def __init__(self) -> None:
@@ -124,7 +137,7 @@ class Gate:
                 return Verdict(last_seq=source.sequence.last)
             if arrival is Arrival.GAP:
                 self.counts["gaps"] += 1
-                source.stale = True
+                source.lost()
         admitted = self._sort(source, events)
         last = source.sequence.last
         return Verdict(admitted, refused, resync=source.stale, last_seq=last, accepted=len(events))
@@ -144,9 +157,10 @@ class Gate:
         stream = Stream(topic, opened.simulation, opened.incarnation, opened.clock)
         if known is not None and stream == known.stream:
             # The same incarnation knocks again after a lost connection: what it said holds, what was lost is asked for.
-            if seq is not None:
-                known.sequence.admit(seq)
-            known.stale = True
+            known.lost()
+            if seq is not None and known.sequence.admit(seq) is Arrival.DUPLICATE:
+                self.counts["duplicates"] += 1
+                return Verdict(refused=refused, welcome=True, resync=True, last_seq=known.sequence.last)
             admitted = self._sort(known, rest)
             return Verdict(
                 admitted, refused, True, known.stale, last_seq=known.sequence.last, accepted=1 + len(rest)
@@ -164,37 +178,42 @@ class Gate:
         said: list[Event] = []
         for event in events:
             if isinstance(event, StateSnapshot):
-                restated = self._collect(source, event)
-                if restated is not None:
-                    admitted, said = [restated], []
+                if self._collect(source, event):
+                    admitted, said = [self._restate(source)], source.since
+                    source.parts, source.since = [], []
             elif isinstance(event, StreamClosed):
                 if said:
                     admitted.append(Said(source.stream, said))
-                admitted.append(Closed(source.stream))
-                said = []
                 self._sources.pop(source.stream.source, None)
+                return [*admitted, Closed(source.stream)]
             elif not isinstance(event, StreamOpened):
                 said.append(event)
+                if source.parts:
+                    source.since.append(event)
         if said:
             admitted.append(Said(source.stream, said))
         return admitted
 
-    def _collect(self, source: _Source, snapshot: StateSnapshot) -> Restated | None:
-        if snapshot.part == 0 or any(part.of != snapshot.of for part in source.parts.values()):
-            source.parts.clear()
-        source.parts[snapshot.part] = snapshot
-        if len(source.parts) < snapshot.of:
-            return None
-        parts = [source.parts[index] for index in range(snapshot.of)]
-        source.parts.clear()
+    def _collect(self, source: _Source, snapshot: StateSnapshot) -> bool:
+        """Take in a part; return whether the snapshot is complete."""
+        if snapshot.part == 0:
+            source.parts, source.since = [], []
+        elif len(source.parts) != snapshot.part or source.parts[0].of != snapshot.of:
+            source.lost()
+            return False
+        source.parts.append(snapshot)
+        return len(source.parts) == snapshot.of
+
+    def _restate(self, source: _Source) -> Restated:
         source.stale = False
-        events: list[Event] = []
-        for part in parts:
-            taken, refused = parse_all(part.events)
-            events.extend(taken)
-            for refusal in refused:
-                self._count_refusal(refusal)
-        return Restated(source.stream, events, parts[-1].now)
+        events: list[tuple[Event, float | None]] = []
+        for raw in (raw for part in source.parts for raw in part.events):
+            event = parse(raw)
+            if isinstance(event, Refused):
+                self._count_refusal(event)
+            elif not isinstance(event, (StreamOpened, StreamClosed, StateSnapshot)):
+                events.append((event, said_at(raw)))
+        return Restated(source.stream, events, source.parts[0].now)
 
     def _count_refusal(self, refusal: Refused) -> None:
         if not refusal.unknown:

@@ -42,7 +42,7 @@ class NoRoom(LoraError):
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """What `recover` found: how many `links` are whole; the LoRAs `repaired`, whose link points to the
-    original again; those `broken`, whose original is gone or changed; copies `dropped` that no link points to."""
+    original again; those `broken`, whose original is gone or changed; how many copies were `dropped`."""
 
     links: int
     repaired: tuple[str, ...]
@@ -155,7 +155,7 @@ class LoraLibrary:
 
     def recover(self) -> Recovery:
         """Take the directories and read what links there are; let those that dangle point to their original,
-        and then drop copies that no link points to. Raises `DirectoryInUse` where another daemon is at work."""
+        and then drop copies that no link points to. Raises `DirectoryInUse` where another daemon works."""
         with self._mutex:
             for directory in (self._links, self._records, self._work, self._copies):
                 directory.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ ENGINE_GAUGES: tuple[Reading, ...] = (
     (
         "scalesim_blocks_capacity",
         "Device blocks that requests can use.",
-        lambda view: view.info and view.info.device_blocks,
+        lambda view: view.info.device_blocks if view.info else None,
     ),
     (
         "scalesim_blocks_resident",
@@ -134,12 +134,16 @@ class SidecarCollector(Collector):
             )
 
     def _engines(self) -> Iterator[Metric]:
-        views = {name: driver.view for name, driver in self._sidecar.drivers.items()}
-        for family, readings in ((GaugeMetricFamily, ENGINE_GAUGES), (CounterMetricFamily, ENGINE_COUNTERS)):
-            for name, text, read in readings:
-                values = ((engine, read(view)) for engine, view in views.items())
-                known = ((engine, value) for engine, value in values if value is not None)
-                yield _labelled(family(name, text, labels=["engine"]), known)
+        for name, text, read in ENGINE_GAUGES:
+            yield _labelled(GaugeMetricFamily(name, text, labels=["engine"]), self._read_engines(read))
+        for name, text, read in ENGINE_COUNTERS:
+            yield _labelled(CounterMetricFamily(name, text, labels=["engine"]), self._read_engines(read))
+
+    def _read_engines(self, read: Callable[[EngineView], float | None]) -> Iterator[tuple[str, float]]:
+        for engine, driver in self._sidecar.drivers.items():
+            value = read(driver.view)
+            if value is not None:
+                yield engine, value
 
     def _loop(self) -> Iterator[Metric]:
         sidecar = self._sidecar

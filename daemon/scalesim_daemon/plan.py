@@ -48,12 +48,11 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class Lot:
     """Neighbours in the engine's eviction order: `blocks` that `agents` (nearest first, none for blocks nobody will ask
-    for again) share. `seconds` is the nearest agent's distance. `fixed` lots are in use and can't be victims."""
+    for again) share. `seconds` is the nearest agent's distance."""
 
     blocks: int
     agents: tuple[str, ...]
     seconds: float
-    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

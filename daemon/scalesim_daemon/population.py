@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,14 +66,16 @@ class Changes:
 
 @dataclass(slots=True)
 class _Voice:
-    """One stream's part: its clock, its estimators, and the agents that it has spoken of."""
+    """One stream's part: its clock, its estimators, and the agents that it has spoken of; of these, those with
+    requests `in_flight`, and those whose `memory` it has bound."""
 
     stream: Stream
     clock: StreamClock
     blend: Blend
     score: OrderScore
     agents: set[str] = field(default_factory=set)
-    in_flight: dict[str, int] = field(default_factory=dict)
+    in_flight: Counter[str] = field(default_factory=Counter)
+    memory: set[str] = field(default_factory=set)
 
 
 class Population:
@@ -100,7 +103,7 @@ class Population:
 
     def in_flight(self) -> int:
         """Return how many announced invocations are being served now."""
-        return sum(sum(voice.in_flight.values()) for voice in self._voices.values())
+        return sum(voice.in_flight.total() for voice in self._voices.values())
 
     def apply(self, admitted: Iterable[Admitted], wall: float) -> None:
         """Take in what the gate admitted."""
@@ -124,15 +127,20 @@ class Population:
         self._voices[stream.source] = voice
         return voice
 
-    def _restate(self, stream: Stream, events: Iterable[Event], now: float | None, wall: float) -> None:
+    def _restate(
+        self, stream: Stream, events: Iterable[tuple[Event, float | None]], now: float | None, wall: float
+    ) -> None:
         old = self._voices.get(stream.source)
         voice = self._open(stream, old.score if old else None)
         if old is not None:
             voice.clock = old.clock
         if now is not None:
-            voice.clock.advance(now, wall)
-        for event in events:
-            self._observe(voice, event, wall, restated=True)
+            if not voice.clock.advance(now, wall):
+                voice.score = OrderScore()
+            self._changes.clocks.add(stream.source)
+        for event, said_at in events:
+            self._observe(voice, event, wall, said_at=said_at, restated=True)
+        self._compare_in_flight(old.in_flight if old else Counter(), voice.in_flight)
         if old is not None:
             self._retract(old, keep=voice)
 
@@ -143,34 +151,47 @@ class Population:
 
     def _retract(self, voice: _Voice, keep: _Voice | None) -> None:
         """Undo what a voice said and its successor `keep` no longer says."""
-        source = voice.stream.source
+        if keep is None:
+            self._compare_in_flight(voice.in_flight, Counter())
+        for key, count in voice.in_flight.items():
+            self.agents[key].in_flight -= count
         for key in voice.agents:
-            agent = self.agents.get(key)
-            if agent is not None:
-                agent.in_flight -= voice.in_flight.get(key, 0)
-                if agent.in_flight == 0 and voice.in_flight.get(key):
-                    self._changes.finished.append(key)
-            if keep is None or key not in keep.agents:
-                self.board.put(key, source, None)
-                self._changes.dues.add(key)
-                self._drop_if_unspoken(key)
-            else:
+            if keep is not None and key in keep.agents:
                 self._estimate(keep, key)
+            else:
+                self._unsay(voice, key)
+        for key in voice.memory:
+            self._unbind_if_unsaid(key)
 
-    def _drop_if_unspoken(self, key: str) -> None:
-        if any(key in voice.agents for voice in self._voices.values()):
-            return
-        agent = self.agents.pop(key, None)
-        if agent is not None and agent.memory is not None:
+    def _compare_in_flight(self, before: Counter[str], after: Counter[str]) -> None:
+        """Report the requests whose start or end was missed."""
+        self._changes.started.extend((after - before).elements())
+        self._changes.finished.extend((before - after).elements())
+
+    def _unsay(self, voice: _Voice, key: str) -> None:
+        """The voice no longer speaks of the agent; when none does, it is gone."""
+        self.board.put(key, voice.stream.source, None)
+        self._changes.dues.add(key)
+        if not any(key in other.agents for other in self._voices.values()) and key in self.agents:
+            del self.agents[key]
             self._changes.unbound.append(key)
 
-    def _observe(self, voice: _Voice, event: Event, wall: float, *, restated: bool = False) -> None:
+    def _unbind_if_unsaid(self, key: str) -> None:
+        agent = self.agents.get(key)
+        if agent is None or agent.memory is None or any(key in other.memory for other in self._voices.values()):
+            return
+        agent.memory = None
+        self._changes.unbound.append(key)
+
+    def _observe(
+        self, voice: _Voice, event: Event, wall: float, *, said_at: float | None = None, restated: bool = False
+    ) -> None:
         if isinstance(event, StepAdvanced):
             if not voice.clock.advance(event.now, wall):
                 self._rewind(voice)
             self._changes.clocks.add(voice.stream.source)
             return
-        now = voice.clock.now
+        now = voice.clock.now if said_at is None else min(said_at, voice.clock.now)
         name = getattr(event, "agent", None)
         if name is not None:
             key = f"{voice.stream.simulation}/{name}"
@@ -190,7 +211,7 @@ class Population:
             agent = self.agents[key] = Agent(key)
         match event:
             case InvocationStarted():
-                voice.in_flight[key] = voice.in_flight.get(key, 0) + 1
+                voice.in_flight[key] += 1
                 agent.in_flight += 1
                 if not restated:
                     self._recency += 1
@@ -198,19 +219,18 @@ class Population:
                     agent.invocations += 1
                     voice.score.invoked(name, now)
                     self._changes.started.append(key)
-            case InvocationFinished() if voice.in_flight.get(key):
+            case InvocationFinished() if voice.in_flight[key]:
                 voice.in_flight[key] -= 1
-                if not voice.in_flight[key]:
-                    del voice.in_flight[key]
                 agent.in_flight -= 1
                 self._changes.finished.append(key)
             case AgentWoken():
                 self._changes.woken.append(key)
             case MemoryBound():
+                voice.memory.add(key)
                 self._bind(agent, event)
-            case MemoryUnbound() if agent.memory is not None:
-                agent.memory = None
-                self._changes.unbound.append(key)
+            case MemoryUnbound():
+                voice.memory.discard(key)
+                self._unbind_if_unsaid(key)
 
     def _bind(self, agent: Agent, event: MemoryBound) -> None:
         memory = Memory(
@@ -231,12 +251,16 @@ class Population:
         for changed in voice.blend.observe(event, now):
             if changed != event.agent:
                 self._estimate(voice, f"{voice.stream.simulation}/{changed}", changed)
-        voice.agents.discard(key)
-        voice.in_flight.pop(key, None)
         voice.score.forget(event.agent)
-        self.board.put(key, voice.stream.source, None)
-        self._changes.dues.add(key)
-        self._drop_if_unspoken(key)
+        voice.agents.discard(key)
+        running = voice.in_flight.pop(key, 0)
+        if running:
+            self.agents[key].in_flight -= running
+            self._changes.finished.extend([key] * running)
+        self._unsay(voice, key)
+        if key in voice.memory:
+            voice.memory.remove(key)
+            self._unbind_if_unsaid(key)
         if memory is not None and memory.lora_name is not None and key not in self.agents:
             others = (agent.memory for agent in self.agents.values())
             if all(other is None or other.lora_name != memory.lora_name for other in others):

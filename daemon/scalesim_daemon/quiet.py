@@ -23,18 +23,31 @@ class Quiet:
         self._credit = 0.0
         self._credited_at: float | None = None
         self._excess: int | None = None
+        self._last_excess = 0
+        self._peak = 0
         self._rebased_at = 0.0
         self._foreign_at: float | None = None
         self.pressure: Pressure | None = None
 
     def observe(self, pressure: Pressure, accounted: int, wall: float) -> None:
-        """Take in the engine's counts; `accounted` is how many requests were started by us or announced so far."""
+        """Take in the engine's counts; `accounted` is how many requests were started by us or announced so far.
+
+        What one look alone shows may be a request whose announcement is still on its way: two in a row must show it.
+        Requests that never reach the engine make the excess smaller; it is then taken anew from the last minute's peak.
+        """
         excess = pressure.finished + pressure.running + pressure.waiting - accounted
-        if self._excess is not None and excess > self._excess:
-            self._foreign_at = wall
-        if self._excess is None or excess > self._excess or wall - self._rebased_at > REBASE_SECONDS:
-            self._excess, self._rebased_at = excess, wall
         self.pressure = pressure
+        if self._excess is None:
+            self._excess = self._last_excess = self._peak = excess
+            self._rebased_at = wall
+            return
+        certain, self._last_excess = min(excess, self._last_excess), excess
+        self._peak = max(self._peak, certain)
+        if certain > self._excess:
+            self._foreign_at = wall
+            self._excess = certain
+        if wall - self._rebased_at > REBASE_SECONDS:
+            self._excess, self._peak, self._rebased_at = self._peak, certain, wall
 
     def restarted(self) -> None:
         """The engine counts from zero again."""
@@ -55,9 +68,10 @@ class Quiet:
         return self.pressure.running == 0 and self._credit >= min(seconds, LARGEST_CREDIT_SECONDS)
 
     def spent(self, seconds: float, wall: float) -> None:
-        """Account for speculative work that ran."""
+        """Account for speculative work that ran; what an engine of our own does is free."""
         self._accrue(wall)
-        self._credit -= seconds
+        if self.shared(wall):
+            self._credit -= seconds
 
     def _accrue(self, wall: float) -> None:
         if self._credited_at is not None:

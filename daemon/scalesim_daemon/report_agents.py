@@ -36,7 +36,7 @@ def agents_page(sidecar: Sidecar, offset: int, limit: int) -> AgentsPage:
     nearest = heapq.nsmallest(
         offset + limit, keys, key=lambda key: (sidecar.population.board.seconds(key), key)
     )
-    agents = [AgentSummary(**_summary(sidecar, key)) for key in nearest[offset:]]
+    agents = [_summary(sidecar, key) for key in nearest[offset:]]
     return AgentsPage(total=len(keys), offset=offset, limit=limit, agents=agents)
 
 
@@ -45,7 +45,7 @@ def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
     population = sidecar.population
     agent, due = population.agents.get(key), population.board.get(key)
     summary = _summary(sidecar, key)
-    if agent is None and due is None and not summary["engines"]:
+    if agent is None and due is None and not summary.engines:
         raise UnknownAgent(
             f"agent {key!r} is not known: no open stream speaks of it, and no engine was seen serving it "
             "(requests name their agent as session_id)"
@@ -53,7 +53,7 @@ def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
     memory = agent.memory if agent is not None else None
     pinned = sidecar.pins.get(key, 0.0)
     return AgentDetail(
-        **summary,
+        **dict(summary),
         due=None if due is None else due.estimate.due,
         clock=None if due is None else ClockState.model_validate(due.clock),
         why=_why(due),
@@ -64,23 +64,23 @@ def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
     )
 
 
-def _summary(sidecar: Sidecar, key: str) -> dict[str, object]:
+def _summary(sidecar: Sidecar, key: str) -> AgentSummary:
     agent, due = sidecar.population.agents.get(key), sidecar.population.board.get(key)
     engines = _prefixes(sidecar, key)
     items = items_of(agent.memory if agent is not None else None)
     if engines and MemoryKind.PREFIX_KV.value not in items:
         items.append(MemoryKind.PREFIX_KV.value)
-    return {
-        "key": key,
-        "distance": None if due is None else due.distance,
-        "unit": None if due is None else due.clock.kind,
-        "seconds": None if due is None else due.seconds,
-        "basis": None if due is None else due.basis,
-        "confidence": None if due is None else due.estimate.confidence,
-        "in_flight": 0 if agent is None else agent.in_flight,
-        "items": items,
-        "engines": engines,
-    }
+    return AgentSummary(
+        key=key,
+        distance=None if due is None else due.distance,
+        unit=None if due is None else due.clock.kind,
+        seconds=None if due is None else due.seconds,
+        basis=None if due is None else due.basis,
+        confidence=None if due is None else due.estimate.confidence,
+        in_flight=0 if agent is None else agent.in_flight,
+        items=items,
+        engines=engines,
+    )
 
 
 def _prefixes(sidecar: Sidecar, key: str) -> dict[str, PrefixBlocks]:

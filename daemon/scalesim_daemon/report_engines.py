@@ -96,7 +96,7 @@ def free_blocks(view: EngineView) -> int | None:
     """Return how many device blocks hold nothing that could be reused; None where it isn't known."""
     if view.tree is None or view.info is None or view.info.device_blocks is None or not view.known:
         return None
-    return max(0, view.info.device_blocks - sum(group.size for group in view.tree.groups()))
+    return max(0, view.info.device_blocks - view.tree.resident)
 
 
 def _engine(view: EngineView) -> EngineState:

@@ -29,7 +29,7 @@ from pydantic_settings import (
 
 ENV_PREFIX = "SCALESIM_"
 # Variables of the same prefix that other parts of the project read.
-OTHER_VARIABLES = frozenset({"SCALESIM_CPU_FAST_LORA"})
+OTHER_VARIABLES = frozenset({"SCALESIM_CPU_FAST_LORA", "SCALESIM_URL"})
 ENDPOINT = re.compile(r"tcp://([^/\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)|ipc://\S+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -161,13 +161,11 @@ class EngineSettings(Section):
 
 
 class PlannerSettings(Section):
-    """`chunk_tokens` is the most that one prefetch request adds to a cached prefix. `hysteresis` is
-    how much farther a victim must be, in wall seconds. `quiet_share` is the share of wall time for
-    speculative work on an engine that also serves requests nobody announced."""
+    """`chunk_tokens` is the most that one prefetch request adds to a cached prefix. `quiet_share` is the
+    share of wall time for speculative work on an engine that also serves requests nobody announced."""
 
     chunk_tokens: Annotated[int, Field(ge=1)] = 256
-    hysteresis: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    quiet_share: Annotated[float, Field(ge=0, le=1)] = 0.04
+    quiet_share: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
 class LoraSettings(Section):

@@ -26,12 +26,16 @@ class LoraPlaces:
         self.host_places: int | None = None
 
     def used(self, name: str) -> None:
-        """A request for the LoRA, or its loading, brings it into a slot and to the back of both orders."""
-        for order, places in ((self.device, self.device_places), (self.host, self.host_places)):
-            order[name] = None
-            order.move_to_end(name)
-            while places is not None and len(order) > places:
-                order.popitem(last=False)
+        """A request for the LoRA, or its loading, brings it into a slot and to the back of both orders. What leaves the
+        host leaves its slot too."""
+        self.host[name] = None
+        self.host.move_to_end(name)
+        while self.host_places is not None and len(self.host) > self.host_places:
+            self.device.pop(self.host.popitem(last=False)[0], None)
+        self.device[name] = None
+        self.device.move_to_end(name)
+        while self.device_places is not None and len(self.device) > self.device_places:
+            self.device.popitem(last=False)
 
     def forgotten(self, name: str) -> None:
         """The engine dropped the name; the weights stay where they are until they are the oldest."""
@@ -126,13 +130,18 @@ class EngineView:
             self.known, self.unknown_why = True, None
 
     def bound(self, agent: str, memory: Memory) -> None:
-        """An agent's prefix was declared as token ids."""
-        if self.tree is not None and memory.token_ids is not None:
+        """An agent's memory was bound: what was declared of its prefix before holds no longer."""
+        if self.tree is None:
+            return
+        if memory.token_ids is not None:
             self.tree.declare(agent, (memory.lora_name, memory.cache_salt), memory.token_ids)
+        else:
+            self.tree.undeclare(agent)
 
     def forget(self, agent: str) -> None:
         """The agent is gone, or has let go of its memory."""
         self.served.pop(agent, None)
+        self.ledger.invoked(agent, 0)
         if self.tree is not None:
             self.tree.forget(agent)
 

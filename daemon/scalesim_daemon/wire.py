@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,14 @@ def parse(raw: object) -> Event | Refused:
         return msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:
         return Refused(name, str(error))
+
+
+def said_at(raw: dict[str, Any]) -> float | None:
+    """Return the clock value at which an event inside a snapshot was said, None where it has no valid one."""
+    now = raw.get("now")
+    if isinstance(now, bool) or not isinstance(now, int | float):
+        return None
+    return float(now) if 0 <= now <= sys.float_info.max else None
 
 
 def parse_all(raws: Iterable[object]) -> tuple[list[Event], list[Refused]]:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,25 @@ def metric(http: httpx.Client, name: str) -> float:
 
 
 @contextmanager
-def listening(config: EmulatorConfig) -> Iterator["Listener"]:
-    """Subscribe to a feed. Its socket is bound already, so that what is stored later isn't missed."""
+def listening(config: EmulatorConfig, http: httpx.Client) -> Iterator["Listener"]:
+    """Subscribe to a feed, and store blocks until they are heard of, so that nothing after that is missed."""
     with zmq.Context() as context, context.socket(zmq.SUB) as feed, context.socket(zmq.DEALER) as replay:
         assert config.endpoint and config.replay_endpoint
         feed.subscribe(b"")
         feed.connect(config.endpoint)
         replay.connect(config.replay_endpoint)
-        yield Listener(feed, replay)
+        fresh = count(20_000)
+
+        def heard() -> bool:
+            tokens = [next(fresh)] * config.block_size
+            http.post("/v1/completions", json={"prompt": tokens, "max_tokens": 1}).raise_for_status()
+            return bool(feed.poll(10))
+
+        until(heard)
+        listener = Listener(feed, replay)
+        while feed.poll(10):
+            listener.batch()
+        yield listener
 
 
 class Listener:
@@ -66,10 +78,13 @@ class Listener:
     def __init__(self, feed: zmq.Socket[bytes], replay: zmq.Socket[bytes]) -> None:
         self._feed = feed
         self._replay = replay
+        self.last = -1
 
     def batch(self) -> tuple[int, list[dict[str, Any]]]:
-        """Return the next batch."""
-        return _batch(_receive(self._feed)[1:])
+        """Return the next batch, and remember its number as the last."""
+        number, events = _batch(_receive(self._feed)[1:])
+        self.last = number
+        return number, events
 
     def replayed(self, first: int) -> list[tuple[int, list[dict[str, Any]]]]:
         """Ask for the batches from a number on."""

@@ -12,8 +12,8 @@ from tests.adapters.emulator_rig import feed_config, make_lora
 
 BLOCKS = 160
 MAX_MODEL_LEN = 4096
-# A request of the whole context takes some tenths of a second, long enough to be cut off in its midst.
-TIME_SCALE = 0.1
+# A request of the whole context takes most of a second, long enough to be cut off in its midst.
+TIME_SCALE = 0.3
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,27 @@ import pytest
 from scalesim_adapters.emulator import CostModel, EmulatorConfig
 from scalesim_adapters.emulator.chain import Chain
 from scalesim_adapters.emulator.engine import Engine, EngineDead, Ticket
-from scalesim_adapters.emulator.events import BlockStored
+from scalesim_adapters.emulator.events import BlockStored, KVEvent
 from scalesim_adapters.emulator.loras import LoraUnreadable
 from tests.adapters.emulator_rig import make_lora
 
 CONFIG = EmulatorConfig(blocks=64, block_size=16, max_model_len=1024, max_num_batched_tokens=64)
+
+
+class Batches:
+    """What an engine published."""
+
+    def __init__(self) -> None:
+        self.events: list[KVEvent] = []
+        self._new: asyncio.Queue[None] = asyncio.Queue()
+
+    def publish(self, events: list[KVEvent]) -> None:
+        self.events += events
+        self._new.put_nowait(None)
+
+    async def more(self, count: int) -> None:
+        for _ in range(count):
+            await self._new.get()
 
 
 def play(scene: Callable[[Engine, Batches], Awaitable[None]], config: EmulatorConfig = CONFIG) -> None:

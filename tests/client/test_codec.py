@@ -188,16 +188,21 @@ def test_one_odd_event_is_left_for_its_reader() -> None:
     assert decode(b'[1,[5,{"type":"x"}]]') == (1.0, [5, {"type": "x"}])
 
 
+def array_claiming(items: int) -> bytes:
+    return b"\xdd" + struct.pack(">I", items)
+
+
 def test_claimed_lengths_cost_no_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    claim = b"\xdd" + struct.pack(">I", 2**20)
-    for payload in (
-        b"\x92\x01" + claim * 1000,
-        b"\x92\x01\xdd\xff\xff\xff\xff",
-        b"\x92\x01\x91\xdf\xff\xff\xff\xff",
-        b"\x92\x01\x91\xdb\xff\xff\xff\xff",
+    nested = b"\x92\x01" + array_claiming(2**20) * 1000
+    for payload, reason in (
+        (nested.ljust(MAX_MESSAGE_BYTES, b"\xdd"), "malformed msgpack"),
+        (nested, "exceeds max_array_len"),
+        ((b"\x92\x01\x91" + array_claiming(2**20 + 1)).ljust(2 * 2**20, b"\x01"), "exceeds max_array_len"),
+        (b"\x92\x01\x91\xdf\xff\xff\xff\xff", "exceeds max_map_len"),
+        (b"\x92\x01\x91\xdb\xff\xff\xff\xff", "malformed msgpack"),
     ):
-        with pytest.raises(ValueError, match="malformed msgpack"):
+        with pytest.raises(ValueError, match=reason):
             decode(payload)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kib < 64 * 1024

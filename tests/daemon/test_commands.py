@@ -23,7 +23,9 @@ commands.{command}()
 
 def run(command: str, blocked: str) -> subprocess.CompletedProcess[str]:
     code = BLOCKED.format(command=command, blocked=blocked)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
 
 
 @pytest.mark.parametrize("command", ["scalesimd", "scalesimctl"])

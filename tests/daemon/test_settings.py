@@ -10,7 +10,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from scalesim_daemon.settings import ConfigError, EngineSettings, RunMode, Settings, load_settings, parse_engine
+from scalesim_daemon.settings import (
+    ConfigError,
+    EngineSettings,
+    RunMode,
+    Settings,
+    load_settings,
+    parse_engine,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "example.yaml"
 
@@ -38,27 +45,29 @@ def keys_in(content: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_the_example_names_every_key_and_has_the_defaults() -> None:
-    assert set(keys_in(yaml.safe_load(EXAMPLE.read_text()))) == set(keys_of(Settings))
+    text = EXAMPLE.read_text()
+    commented = {"feed.subscribe.endpoint", "feed.subscribe.replay"}
+    assert set(keys_in(yaml.safe_load(text))) == set(keys_of(Settings)) - commented
+    assert all(f"{key.rpartition('.')[2]}: " in text for key in commented)
     example = load_settings(EXAMPLE)
     assert example.model_copy(update={"engines": ()}) == Settings()
     (engine,) = example.engines
     assert engine == EngineSettings(url="http://127.0.0.1:8000")
-    assert all(f"{key.rpartition('.')[2]}:" in EXAMPLE.read_text() for key in keys_of(Settings))
 
 
 def test_flags_win_over_variables_over_the_file_over_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "scalesim.yaml"
-    file.write_text("api: {port: 1}\nplanner: {chunk_tokens: 2, quiet_share: 0.5, hysteresis: 3}\nlog:\n")
+    file.write_text("api: {port: 1}\nplanner: {chunk_tokens: 2, quiet_share: 0.5}\nlog:\n")
     monkeypatch.setenv("SCALESIM_API__PORT", "11")
     monkeypatch.setenv("SCALESIM_PLANNER__CHUNK_TOKENS", "12")
-    monkeypatch.setenv("SCALESIM_FEED__SUBSCRIBE", '["tcp://10.0.0.7:5601"]')
+    monkeypatch.setenv("SCALESIM_FEED__SUBSCRIBE", '[{"endpoint": "tcp://10.0.0.7:5601"}]')
     settings = load_settings(file, {"api": {"port": 21, "host": None}, "mode": None})
     assert settings.api.port == 21
     assert settings.planner.chunk_tokens == 12
     assert settings.planner.quiet_share == 0.5
-    assert settings.feed.subscribe == ("tcp://10.0.0.7:5601",)
+    assert [publisher.endpoint for publisher in settings.feed.subscribe] == ["tcp://10.0.0.7:5601"]
     assert settings.api.host == "127.0.0.1"
     assert settings.mode is RunMode.ACTIVE
 
@@ -76,12 +85,15 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
         ({"api": {"host": "example.org"}}, "api.host: 'example.org' is reachable from outside"),
         ({"api": {"port": 70000}}, "api.port: Input should be less than or equal to 65535"),
         ({"feed": {"bind": "127.0.0.1:5600"}}, "write tcp://host:port"),
-        ({"feed": {"subscribe": ["tcp://*:5600"]}}, "feed.subscribe[0]: 'tcp://*:5600' is where a publisher binds"),
+        (
+            {"feed": {"subscribe": [{"endpoint": "tcp://*:5600"}]}},
+            "feed.subscribe[0].endpoint: 'tcp://*:5600' is where a publisher binds",
+        ),
         ({"redis": {"url": "localhost:6379"}}, "redis.url: write redis://"),
         ({"engines": [{"url": "h:1"}]}, "engines[0].url: 'h:1' is no URL"),
         ({"engines": [{"url": "http://h:1", "name": "a/b"}]}, "engines[0]: name 'a/b'"),
         ({"engines": [{"url": "http://h:1"}] * 2}, "vllm-h-1 is named twice"),
-        ({"planner": {"hysteresis": "inf"}}, "planner.hysteresis"),
+        ({"planner": {"quiet_share": "nan"}}, "planner.quiet_share"),
         ({"loras": {"staging_bytes": "-1"}}, "loras.staging_bytes"),
         ({"mode": "sleeping"}, "mode: Input should be 'active', 'paused' or 'observe'"),
     ],
@@ -132,7 +144,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_engines_from_flags() -> None:
     flags = ["vllm=http://127.0.0.1:8000/", "vllm=https://user:secret@[::1]:8001"]
     settings = load_settings(None, {"engines": [parse_engine(flag) for flag in flags]})
-    assert [engine.name for engine in settings.engines] == ["vllm-127.0.0.1-8000", "vllm---1-8001"]
+    assert [engine.name for engine in settings.engines] == ["vllm-127.0.0.1-8000", "vllm--1-8001"]
     assert settings.engines[0].url == "http://127.0.0.1:8000"
     with pytest.raises(ConfigError, match="KIND=URL"):
         parse_engine("http://127.0.0.1:8000")

@@ -86,6 +86,16 @@ def test_who_is_met_again_does_not_count_until_they_have_parted() -> None:
     assert due(interaction, "a") == pytest.approx(78.0)
 
 
+def test_an_invocation_uses_up_a_meeting_of_the_same_clock_value() -> None:
+    interaction = InteractionEstimator()
+    interaction.observe(moved("a", (0, 0)), 3.0)
+    interaction.observe(moved("b", (1, 0)), 3.0)
+    assert due(interaction, "a") == due(interaction, "b") == 3.0
+    interaction.observe(InvocationStarted(agent="a"), 3.0)
+    assert due(interaction, "a") is None
+    assert due(interaction, "b") == 3.0
+
+
 def test_meetings_within_the_cooldown_do_not_count() -> None:
     interaction = InteractionEstimator(cooldown=10.0)
     interaction.observe(moved("a", (0, 0)), 0.0)
@@ -93,7 +103,7 @@ def test_meetings_within_the_cooldown_do_not_count() -> None:
     interaction.observe(moved("b", (11.5, 0), (0, 0)), 0.0)
     interaction.observe(moved("c", (0, 12), (0, 0)), 0.0)
     assert due(interaction, "b") == pytest.approx(9.5)
-    assert interaction.estimate("a") == Estimate(pytest.approx(10.0), 0.6, "interaction with c")
+    assert interaction.estimate("a") == Estimate(10.0, 0.6, "interaction with c")
 
 
 def test_a_missed_meeting_gives_way_to_the_next() -> None:

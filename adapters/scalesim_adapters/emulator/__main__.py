@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 from dataclasses import fields, replace
 
@@ -33,7 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
     cost = CostModel(**{field.name: given.pop(f"cost_{field.name}") for field in fields(CostModel)})
     server = EmulatorServer(replace(EmulatorConfig(**given), cost=cost), port=port)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    asyncio.run(server.serve(lambda: log.info("an emulated engine, no real one, listens at %s", server.url)))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(
+            server.serve(lambda: log.info("an emulated engine, no real one, listens at %s", server.url))
+        )
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class EngineRoutes:
         return {"success": await self._engine.clear_cache()}
 
     def _lora_of(self, body: Body) -> Lora | None:
-        model = body.get("model")
+        model = requests.model_of(body)
         if not model or model == self._config.model:
             return None
         if model not in self._engine.loras:

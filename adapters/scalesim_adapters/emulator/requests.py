@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ UNSUPPORTED = ("echo", "logprobs", "prompt_logprobs", "best_of", "tools", "suffi
 """Fields that change the answer's form and that the emulator doesn't have."""
 
 Body = dict[str, Any]
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -69,6 +70,11 @@ def required(body: Body, name: str) -> Any:
             given=f"<dict of {len(body)} items>",
         )
     return body[name]
+
+
+def model_of(body: Body) -> str:
+    """Return the name of the model that is asked for, empty for the base model. Raises `Refused`."""
+    return _field(body, "model", str, "")
 
 
 def text_field(body: Body, name: str) -> str:
@@ -123,14 +129,15 @@ def _generation(
         raise Refused(f"the emulator doesn't have {', '.join(unsupported)}")
     if body.get("n") not in (None, 1):
         raise Refused("the emulator gives one choice a request")
-    xargs = body.get("vllm_xargs") or {}
-    stream_options = body.get("stream_options") or {}
+    xargs = _field(body, "vllm_xargs", dict, {})
+    stream_options = _field(body, "stream_options", dict, {})
+    session = _field(body, "session_id", str, "") or headers.get("x-session-id") or xargs.get("session_id")
     return Generation(
         prompt=_fitting(prompt, config),
         max_tokens=_max_tokens(body, default_max_tokens, config.max_model_len - len(prompt)),
-        priority=_integer(headers.get("x-vllm-priority"), lambda: _integer_field(body, "priority", 0)),
-        session=body.get("session_id") or headers.get("x-session-id") or xargs.get("session_id"),
-        cache_salt=body.get("cache_salt"),
+        priority=_integer(headers.get("x-vllm-priority"), lambda: _field(body, "priority", int, 0)),
+        session=session if isinstance(session, str) else None,
+        cache_salt=_field(body, "cache_salt", str, "") or None,
         report_hits=xargs.get("kv_cache_report_mode") == "full",
         stream=bool(body.get("stream")),
         include_usage=bool(stream_options.get("include_usage")),
@@ -153,7 +160,7 @@ def _fitting(prompt: list[int], config: EmulatorConfig) -> list[int]:
 
 
 def _max_tokens(body: Body, default: int, room: int) -> int:
-    wanted = min(_integer_field(body, "max_tokens", default), room)
+    wanted = min(_field(body, "max_tokens", int, default), room)
     if wanted < 1:
         raise Refused(
             f"max_tokens must be at least 1, got {wanted}. (parameter=max_tokens, value={wanted})",
@@ -162,12 +169,13 @@ def _max_tokens(body: Body, default: int, room: int) -> int:
     return wanted
 
 
-def _integer_field(body: Body, name: str, default: int) -> int:
+def _field(body: Body, name: str, kind: type[T], default: T) -> T:
     value = body.get(name)
     if value is None:
         return default
-    if type(value) is not int:
-        raise _invalid("int_type", f"body.{name}", "Input should be a valid integer", param=f"body.{name}")
+    if type(value) is not kind:
+        message = f"Input should be a valid {kind.__name__}"
+        raise _invalid(f"{kind.__name__}_type", f"body.{name}", message, param=f"body.{name}")
     return value
 
 

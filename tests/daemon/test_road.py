@@ -1,0 +1,144 @@
+"""The whole road on the emulated engine: events in, memory moved, and one can see why."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import redis
+
+from scalesim_client import Publisher
+from scalesim_client.events import InvocationFinished, InvocationStarted
+from tests.daemon.live import daemon, emulator, report, resident, until
+
+BLOCK = 32
+PREFIX = 20 * BLOCK
+
+
+def tokens(agent: int) -> list[int]:
+    return [agent * 1000 + position for position in range(PREFIX)]
+
+
+async def complete(engine: str, agent: str, prompt: list[int]) -> int:
+    """Send an agent's request as a simulation does; return how many of its tokens were cached."""
+    async with httpx.AsyncClient(base_url=engine, timeout=10) as client:
+        body = {"model": "base", "prompt": prompt, "max_tokens": 2, "session_id": agent}
+        answer = await client.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        details = answer.json()["usage"]["prompt_tokens_details"] or {}
+        return int(details.get("cached_tokens") or 0)
+
+
+def test_the_nearest_agents_are_prefetched_and_their_calls_hit(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with emulator(tmp_path, blocks=4 * 20 + 16) as engine:
+            async with daemon(tmp_path, engine.url) as (sidecar, api):
+                with Publisher("village", address=sidecar.feed_address) as publisher:
+                    for agent in range(8):
+                        publisher.bind(f"a{agent}", token_ids=tokens(agent))
+                        publisher.activity(f"a{agent}", until=float(10 - agent))
+                    publisher.step(0.0)
+
+                    async def near_resident() -> bool:
+                        return all([await resident(api, f"village/a{agent}") == 20 for agent in (7, 6, 5)])
+
+                    await until(near_resident)
+                    assert await resident(api, "village/a0") == 0
+                    for agent in (7, 6):
+                        with publisher.invocation(f"a{agent}"):
+                            publisher.flush(5)
+                            cached = await complete(engine.url, f"village/a{agent}", [*tokens(agent), 1, 2])
+                        assert cached == PREFIX
+
+                    async def scored() -> bool:
+                        return (await report(api))["prefetches_used"] == 2
+
+                    await until(scored)
+                explained = (await api.get("/v1/agents/village/a5")).json()
+                assert explained["basis"].startswith("activity") and explained["distance"] == 5.0
+
+    asyncio.run(scene())
+
+
+def test_a_prefix_is_learned_from_the_engines_events_alone(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with emulator(tmp_path, blocks=64) as engine:
+            async with daemon(tmp_path, engine.url) as (sidecar, api):
+                with Publisher("village", address=sidecar.feed_address) as publisher:
+                    publisher.activity("b", until=1.0)
+                    for turn in (1, 2):
+                        await complete(engine.url, "village/b", [*tokens(3), *range(90_000 * turn, 90_000 * turn + 64)])
+                    for other in range(4, 9):
+                        await complete(engine.url, "stranger", tokens(other))
+
+                    async def back() -> bool:
+                        return await resident(api, "village/b") == 20 and (await report(api))["prefetches"] > 0
+
+                    await until(back)
+
+    asyncio.run(scene())
+
+
+def test_dues_are_in_redis_under_the_documented_keys(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with daemon(tmp_path) as (sidecar, _):
+            store = redis.Redis(unix_socket_path=str(tmp_path / "valkey" / "valkey.sock"), decode_responses=True)
+            with Publisher("village", address=sidecar.feed_address) as publisher:
+                publisher.step(3.0)
+                publisher.activity("a", for_=4.0)
+
+                async def written() -> bool:
+                    due = await asyncio.to_thread(store.zscore, "ss:{village}:due:step", "a")
+                    return due == 7.0
+
+                await until(written)
+            clock = store.hgetall("ss:{village}:clock")
+            assert float(clock["now"]) == 3.0
+            store.close()
+
+    asyncio.run(scene())
+
+
+def test_observe_plans_and_acts_on_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with emulator(tmp_path, blocks=64) as engine:
+            async with daemon(tmp_path, engine.url, mode="observe") as (sidecar, api):
+                with Publisher("village", address=sidecar.feed_address) as publisher:
+                    publisher.bind("a", token_ids=tokens(1))
+                    publisher.activity("a", for_=2.0)
+
+                    async def planned() -> bool:
+                        return bool((await api.get("/v1/plan")).json()["engines"][0]["blocks"])
+
+                    await until(planned)
+                assert (await report(api))["prefetches"] == 0
+                assert await resident(api, "village/a") == 0
+
+    asyncio.run(scene())
+
+
+def test_speculative_work_stops_when_an_invocation_starts(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with emulator(tmp_path, blocks=64, time_scale=1.0) as engine:
+            async with daemon(tmp_path, engine.url) as (sidecar, api):
+                with Publisher("village", address=sidecar.feed_address) as publisher:
+                    publisher.bind("far", token_ids=tokens(1))
+                    publisher.activity("far", for_=3.0)
+
+                    async def at_work() -> bool:
+                        return bool((await api.get("/v1/plan")).json()["engines"][0]["in_flight"])
+
+                    await until(at_work)
+                    publisher.send(InvocationStarted(agent="other"))
+
+                    async def stopped() -> bool:
+                        return (await report(api))["cancelled"] == 1
+
+                    await until(stopped)
+                    assert not (await api.get("/v1/plan")).json()["engines"][0]["in_flight"]
+                    publisher.send(InvocationFinished(agent="other"))
+                    await until(lambda: _whole(api))
+
+    async def _whole(api: httpx.AsyncClient) -> bool:
+        return await resident(api, "village/far") == 20
+
+    asyncio.run(scene())
