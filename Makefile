@@ -31,6 +31,14 @@ fix: setup             ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+DEMO_FLAGS := $(if $(STEPS),--steps $(STEPS)) $(if $(TRACE),--trace $(TRACE)) $(if $(SEED),--seed $(SEED)) \
+	$(if $(PACE),--pace $(PACE)) $(if $(ENGINE),--engine $(ENGINE))
+
+demo:                  ## a village on a real vLLM, alone and with the sidecar; STEPS, TRACE, ENGINE, SEED, PACE
+	$(PYTHON) -m bench.demo.preflight $(if $(ENGINE),--engine $(ENGINE))
+	$(MAKE) --no-print-directory setup $(if $(filter emulator,$(ENGINE)),,engine-vllm)
+	$(BIN)/python -m bench.demo $(DEMO_FLAGS)
+
 lock:                  ## pin the environments of developers and of the daemon's image anew
 	$(BIN)/pip install --quiet uv==0.13.8
 	for extra in dev daemon; do \
@@ -47,7 +55,7 @@ $(VLLM)/venv/.done: requirements/engine-vllm.lock
 	mkdir -p "$(VLLM)/shim/vllm-0.32.0+cpu.dist-info"
 	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$(VLLM)/shim/vllm-0.32.0+cpu.dist-info/METADATA"
 	$(PYTHON) -m venv --clear $(VLLM)/venv
-	@echo "vLLM 2/3: packages, about 450 MB"
+	@echo "vLLM 2/3: packages, about 500 MB"
 	$(VLLM)/venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/engine-vllm.lock \
 	  || { echo "If torch==2.13.0+cpu was not found: PyTorch publishes it on an index of its own. Name that to pip" \
 	  "(PIP_EXTRA_INDEX_URL, or a folder with the wheel in PIP_FIND_LINKS) and run make engine-vllm again." >&2; exit 1; }

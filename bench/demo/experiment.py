@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Final
+from tempfile import mkdtemp
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import Progress
@@ -16,7 +17,7 @@ from rich.progress import Progress
 from bench.demo import lab
 from bench.demo.measure import Result
 from bench.demo.prompts import PromptBook, write_prompts
-from bench.demo.runner import Run, empty_cache, play, time_prefill
+from bench.demo.runner import Run, Speaker, empty_cache, play, time_prefill
 from bench.workloads.base import Workload
 
 SCREENING_STEPS: Final = 8
@@ -50,24 +51,38 @@ class Experiment:
         """Mean calls of a step."""
         return fmean(self._steps)
 
-    async def run(
-        self, title: str, url: str, pace: float, steps: int | None = None, beside: lab.Sidecar | None = None
-    ) -> Run:
-        """Play the first `steps` steps (default: all) on the engine at `url`, `beside` a sidecar or alone."""
+    async def alone(self, title: str, url: str, pace: float, steps: int | None = None) -> Run:
+        """Play the first `steps` steps (default: all) on the engine at `url`, alone."""
         await empty_cache(url, lab.POOL_TOKENS)
+        return await self._play(title, url, pace, steps, None)
+
+    async def beside(
+        self, title: str, url: str, pace: float, steps: int | None = None
+    ) -> tuple[Run, dict[str, Any]]:
+        """Play the same with a fresh daemon beside the engine; return the daemon's report, too."""
+        # The daemon starts after this traffic, which it would take for somebody else's and make room for.
+        await empty_cache(url, lab.POOL_TOKENS)
+        with (
+            lab.sidecar(url, Path(mkdtemp(prefix="daemon-", dir=self._options.folder))) as sidecar,
+            sidecar.publisher(self._options.workload.simulation) as publisher,
+        ):
+            run = await self._play(title, url, pace, steps, publisher)
+            return run, sidecar.report()
+
+    async def _play(
+        self, title: str, url: str, pace: float, steps: int | None, speaker: Speaker | None
+    ) -> Run:
         total = min(steps or len(self._steps), len(self._steps))
         task = self._progress.add_task(title, total=total)
-        with ExitStack() as stack:
-            publisher = beside and stack.enter_context(beside.publisher(self._options.workload.simulation))
-            return await play(
-                url,
-                self._options.workload,
-                self._prompts,
-                pace=pace,
-                steps=total,
-                speaker=publisher,
-                on_step=lambda: self._progress.advance(task),
-            )
+        return await play(
+            url,
+            self._options.workload,
+            self._prompts,
+            pace=pace,
+            steps=total,
+            speaker=speaker,
+            on_step=lambda: self._progress.advance(task),
+        )
 
 
 async def run_demo(options: Options) -> Result:
@@ -83,28 +98,25 @@ async def run_demo(options: Options) -> Result:
         console.print(f"a cold prefill takes {cold:.2f} s; pace: {pace:.2f} s a step")
 
         with _engine(options, "default", progress) as stock:
-            screened_ours = await experiment.run("our flags, first steps", ours, 0.0, SCREENING_STEPS)
-            screened_stock = await experiment.run("default flags, first steps", stock, 0.0, SCREENING_STEPS)
+            screened_ours = await experiment.alone("our flags, first steps", ours, 0.0, SCREENING_STEPS)
+            screened_stock = await experiment.alone("default flags, first steps", stock, 0.0, SCREENING_STEPS)
             better = stock if screened_stock.makespan < screened_ours.makespan else ours
-            alone = await experiment.run("alone", better, pace)
+            alone = await experiment.alone("alone", better, pace)
             left = options.seconds - (time.monotonic() - began) - alone.makespan
             rushed_step = (alone.makespan - pace * len(alone.ends)) / len(alone.ends)
             rushed_steps = max(FEWEST_STEPS, int(left / (2 * rushed_step)))
-            alone_rushed = await experiment.run("alone, pace 0", better, 0.0, rushed_steps)
-        with lab.sidecar(ours, options.folder / "daemon") as beside:
-            with_sidecar = await experiment.run("with sidecar", ours, pace, beside=beside)
-            report = beside.report()
-        with lab.sidecar(ours, options.folder / "daemon-rushed") as beside:
-            ours_rushed = await experiment.run("with sidecar, pace 0", ours, 0.0, rushed_steps, beside)
+            alone_rushed = await experiment.alone("alone, pace 0", better, 0.0, rushed_steps)
+        beside, report = await experiment.beside("with sidecar", ours, pace)
+        beside_rushed, _ = await experiment.beside("with sidecar, pace 0", ours, 0.0, rushed_steps)
     return Result(
         engine=NAMES[options.engine],
         workload=options.title,
         alone_flags="our" if better == ours else "vLLM's default",
         cold_prefill=cold,
         alone=alone,
-        ours=with_sidecar,
+        ours=beside,
         alone_rushed=alone_rushed,
-        ours_rushed=ours_rushed,
+        ours_rushed=beside_rushed,
         report=report,
     )
 

@@ -22,6 +22,7 @@ EngineKind = Literal["vllm", "emulator"]
 Flags = Literal["default", "ours"]
 
 POOL_TOKENS: Final = 290 * 32  # room for 8.5 of the 25 agents' prompts
+EMULATED_SPEED: float = 1.0  # that of the emulator's cost model
 READY_WITHIN: Final = 60.0
 STOP_WITHIN: Final = 20.0
 
@@ -60,7 +61,7 @@ def _emulator(flags: Flags, folder: Path) -> EmulatorServer:
             "endpoint": f"ipc://{folder}/kv",
             "replay_endpoint": f"ipc://{folder}/kv-replay",
         }
-    return EmulatorServer(EmulatorConfig(time_scale=1.0, max_loras=0, **shape))
+    return EmulatorServer(EmulatorConfig(time_scale=EMULATED_SPEED, max_loras=0, **shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,10 @@ class Sidecar:
 
 @contextmanager
 def sidecar(engine_url: str, folder: Path) -> Iterator[Sidecar]:
-    """Run `scalesimd serve` beside an engine, with an embedded store, until the block ends.
+    """Run `scalesimd serve` beside an engine, with an embedded store in `folder`, until the block ends.
 
     Raises `DaemonFailed` where it doesn't become ready.
     """
-    folder.mkdir()
     running = Sidecar(f"http://127.0.0.1:{free_port()}", f"ipc://{folder}/feed", folder / "scalesimd.log")
     command = [
         *(str(Path(sys.executable).with_name("scalesimd")), "serve", "--engine", f"vllm={engine_url}"),

@@ -43,7 +43,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered call of step `step`. Times are in seconds; `cached` of `prompt_tokens` were.
+    """One answered call of step `step`: `ttft` in seconds, and how many prompt tokens the cache gave.
 
     `error` is set where the request failed, and then the other figures mean nothing.
     """
@@ -164,7 +164,8 @@ async def _stream(client: httpx.AsyncClient, session: str, prompt: list[int]) ->
     }
     started = time.perf_counter()
     ttft: float | None = None
-    text, usage = "", {}
+    text = ""
+    usage: dict[str, Any] = {}
     async with client.stream("POST", "/v1/completions", json=body) as answer:
         if answer.is_error:
             await answer.aread()

@@ -10,7 +10,6 @@ import json
 import random
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -25,7 +24,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
-SHAPES: dict[str, dict[str, Any]] = {
+SHAPES: dict[str, dict[str, int]] = {
     # About 6 million parameters: starts fast, computes fast.
     "tiny": {
         "hidden_size": 256,
@@ -33,7 +32,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "intermediate_size": 1024,
-        "dtype": torch.float32,
     },
     # About 90 million parameters and 12 KiB of KV per token: a cold prefill costs what one can see.
     "mid": {
@@ -42,7 +40,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 12,
         "num_key_value_heads": 4,
         "intermediate_size": 2304,
-        "dtype": torch.bfloat16,
     },
 }
 TINY_LORAS = 50
@@ -87,12 +84,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def make_model(path: Path, shape: dict[str, Any], seed: int) -> int:
+def make_model(path: Path, shape: dict[str, int], seed: int) -> int:
     """Save a random Llama of this shape with its tokenizer under `path`; return its number of parameters."""
     tokenizer = make_tokenizer()
-    dtype = shape["dtype"]
     config = LlamaConfig(
         **shape,
+        dtype=torch.bfloat16,
         vocab_size=VOCABULARY,
         max_position_embeddings=4096,
         head_dim=64,
@@ -102,7 +99,7 @@ def make_model(path: Path, shape: dict[str, Any], seed: int) -> int:
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config).to(dtype)
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return sum(parameter.numel() for parameter in model.parameters())

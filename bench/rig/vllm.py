@@ -28,8 +28,9 @@ SHIM = ENGINE / "shim"
 MODELS = ROOT / ".engines" / "models"
 REMEDY = "run `make engine-vllm`"
 
+VERSION = "0.32.0"
 BASE = "base"
-READY_WITHIN = 180.0
+READY_WITHIN = 300.0
 STOP_WITHIN = 20.0
 
 ENVIRONMENT = {

@@ -32,15 +32,22 @@ class Step:
 
 
 class Workload(Protocol):
-    """A simulation on a clock of steps, whose course never depends on what the engine answers.
+    """A simulation on a clock of steps, whose course never depends on what the engine answers."""
 
-    `simulation` is its name, `personas` the private prompt text of each agent by id, and `opening` what it
-    says at clock value 0, before the first step; registration and memory are left to the runner.
-    """
+    @property
+    def simulation(self) -> str:
+        """Name of the simulation."""
+        ...
 
-    simulation: str
-    personas: Mapping[str, str]
-    opening: tuple[Event, ...]
+    @property
+    def personas(self) -> Mapping[str, str]:
+        """The private prompt text of each agent, by id."""
+        ...
+
+    @property
+    def opening(self) -> tuple[Event, ...]:
+        """What it says at clock value 0, before the first step; registration and memory are the runner's."""
+        ...
 
     def steps(self) -> Iterator[Step]:
         """Run the simulation from its start; every call gives the same steps."""

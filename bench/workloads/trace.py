@@ -21,8 +21,8 @@ from scalesim_client.events import ActivityStarted, AgentMoved, Event
 
 DEFAULT_STEPS: Final = 24
 MAP: Final = (140.0, 100.0)
-SPEED: Final = 15.0  # tiles per step, as the original's one tile per ten seconds
-VISION: Final = 4.0
+SPEED: Final = 40.0  # tiles per step
+VISION: Final = 0.5  # tiles: the same part of the same place
 ROOM: Final = 6.0  # tiles between the parts of one place, at most
 
 

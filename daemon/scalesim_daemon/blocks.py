@@ -1,8 +1,8 @@
 """What an engine's prefix cache holds, rebuilt from its events, and whose prefix it is. Pure.
 
-Blocks form a tree by content: a node is one block of tokens under the blocks before it. The tree keeps a block's
-tokens once, however many agents share it, and for as long as it is resident, part of an agent's prefix, or part of a
-prompt that the agent's next one is to be compared with.
+Blocks form a tree by content: a node is one block of tokens under the blocks before it. The tree keeps a
+block's tokens once, however many agents share it, and for as long as it is resident, part of an agent's
+prefix, or part of a prompt that the agent's next one is to be compared with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _TOKEN_BYTES = array("I").itemsize
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """An agent's requests in the engine: how many, the blocks they use, and where the newest prompt ends so far."""
+    """An agent's requests in the engine: how many, the blocks they use, and where the newest prompt ends so
+    far."""
 
     count: int = 0
     blocks: dict[Node, Block] = field(default_factory=dict)
@@ -35,8 +36,8 @@ class _Request:
 
 @dataclass(slots=True, eq=False)
 class _Prompt:
-    """Where an agent's newest prompt ends so far, and, while all of it is common with the prompt before, where that
-    one ends. `ended` once another request of the agent has started."""
+    """Where an agent's newest prompt ends so far, and, while all of it is common with the prompt before,
+    where that one ends. `ended` once another request of the agent has started."""
 
     tip: Node
     before: Node | None
@@ -94,6 +95,7 @@ class BlockTree:
             if node is None or not node.copies:
                 continue
             node.copies.remove(self._order.evicted(node.copies))
+            self._order.rank(node)
             self.resident -= 1
             lost += bool(node.users)
             if not node.copies:
@@ -149,7 +151,8 @@ class BlockTree:
         self._use(request, {node: node.copies[0] for node in there if node not in request.blocks})
 
     def released(self, agent: str) -> int:
-        """A request of the agent has ended. With its last one, its blocks join the back of the eviction order.
+        """A request of the agent has ended. With its last one, its blocks join the back of the eviction
+        order.
 
         Return how many blocks it leaves behind that aren't part of the agent's prefix.
         """
@@ -229,7 +232,8 @@ class BlockTree:
             if taken is not None and block is not node.copies[-1]:
                 continue
             if taken is not None and taken is not block:
-                # Taken for a hit, but computed once more: so it is with the last block of a prompt of whole blocks.
+                # Taken for a hit, but computed once more: so it is with the last block of a prompt of whole
+                # blocks.
                 taken.holds -= 1
                 self._order.append((taken,))
             if taken is not block:
@@ -237,7 +241,8 @@ class BlockTree:
                 request.blocks[node] = block
 
     def _learn(self, agent: str, start: Node, tip: Node) -> None:
-        """Note where a prompt ends. The prefix is what the last two prompts have in common, in whole blocks."""
+        """Note where a prompt ends. The prefix is what the last two prompts have in common, in whole
+        blocks."""
         last = self._prompts.get(agent)
         path = _path(tip)
         if agent in self._declared or not _is_whole(path):
@@ -276,11 +281,12 @@ class BlockTree:
             self._prefixes[agent] = path
         kept = set(path)
         for node in path:
-            if agent not in node.users:
-                _mark(node, agent, True)
+            node.users.add(agent)
+            self._order.rank(node)
         for node in reversed(old):
             if node not in kept:
-                _mark(node, agent, False)
+                node.users.discard(agent)
+                self._order.rank(node)
                 self._prune(node)
 
     def _prune(self, node: Node) -> None:
@@ -297,19 +303,6 @@ def _child(parent: Node, tokens: bytes) -> Node:
     if child is None:
         child = parent.children[tokens] = Node(parent, tokens)
     return child
-
-
-def _mark(node: Node, agent: str, user: bool) -> None:
-    """Add or remove a user of a node; its blocks keep their place in the eviction order."""
-    placed = [(block, block.release) for block in node.copies if block.release is not None]
-    for block, release in placed:
-        release.drop(block)
-    if user:
-        node.users.add(agent)
-    else:
-        node.users.discard(agent)
-    for block, release in placed:
-        release.add(block)
 
 
 def _path(tip: Node) -> list[Node]:

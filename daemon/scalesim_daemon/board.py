@@ -1,4 +1,5 @@
-"""The due board: every agent's next invocation as its streams estimate it. Pure; a tick changes nothing stored."""
+"""The due board: every agent's next invocation as its streams estimate it. Pure; a tick changes nothing
+stored."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ OVERDUE = "overdue"
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An estimate with the clock that it is in. `later(earliest)` asks for the estimate that comes at or after a clock
-    value, for when this one has passed without an invocation."""
+    """An estimate with the clock that it is in. `later(earliest)` asks for the estimate that comes at or
+    after a clock value, for when this one has passed without an invocation."""
 
     estimate: Estimate
     clock: StreamClock

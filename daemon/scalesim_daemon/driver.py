@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic, time
 
@@ -19,7 +21,6 @@ from scalesim_adapters.base import (
     LoraItem,
     MemoryKind,
     NotFound,
-    Outcome,
     PrefixItem,
     Tier,
 )
@@ -84,6 +85,7 @@ class Driver:
         self._failures: dict[tuple[MemoryKind, str], _Failure] = {}
         self._pressure_at = -math.inf
         self._chunk_seconds = 0.1
+        self._doubt = asyncio.Event()
         self._texts: set[asyncio.Task[None]] = set()
 
     # Keeping the view fresh
@@ -115,9 +117,17 @@ class Driver:
                     if agent.memory is not None:
                         self.bind(agent.key, agent.memory)
             self._wake()
-            await asyncio.sleep(PROBE_SECONDS)
+            await self._doubted(PROBE_SECONDS)
+
+    async def _doubted(self, within: float) -> None:
+        """Wait until a call found the engine unreachable, `within` seconds at most."""
+        self._doubt.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._doubt.wait(), within)
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _unreachable(self, error: EngineError) -> None:
+        self._doubt.set()
         if self.view.error is None:
             log.warning("engine does not answer", engine=self.view.name, error=str(error))
         self.view.unreachable(str(error))
@@ -203,11 +213,13 @@ class Driver:
             if failure is None or failure.until <= now:
                 task = asyncio.create_task(self._perform(track, step))
                 self._tracks[track] = (step, task)
-                task.add_done_callback(lambda _: self._ended(track))
+                task.add_done_callback(partial(self._ended, track, step))
                 return
 
-    def _ended(self, track: str) -> None:
+    def _ended(self, track: str, step: Step, task: asyncio.Task[None]) -> None:
         del self._tracks[track]
+        if not task.cancelled() and task.exception() is not None:
+            self._failed(step, task.exception())
         self._wake()
 
     async def _perform(self, track: str, step: Step) -> None:
@@ -223,6 +235,8 @@ class Driver:
         except asyncio.CancelledError as cancelled:
             result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
             self.view.ledger.cancelled += 1
+            # The engine doesn't count what was cancelled.
+            self.view.quiet.recount()
         except (EngineError, OSError, ValueError) as error:
             result = f"failed: {error}"
             self._failed(step, error)
@@ -241,7 +255,7 @@ class Driver:
         pressure = self.view.quiet.pressure
         return pressure is not None and pressure.running == 0 and pressure.waiting == 0
 
-    def _failed(self, step: Step, error: Exception) -> None:
+    def _failed(self, step: Step, error: BaseException | None) -> None:
         key = (step.kind, step.key)
         known = self._failures.get(key)
         count = 1 if known is None else known.count + 1
@@ -272,8 +286,11 @@ class Driver:
             step.key, self._model(memory), tree.tokens(step.key, step.stop), memory.cache_salt if memory else None
         )
         self.view.requests_started += 1
-        outcome: Outcome = await self.adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
-        tree.touched(step.key, step.stop)
+        tree.started(step.key)
+        try:
+            outcome = await self.adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
+        finally:
+            tree.released(step.key)
         if step.action is Action.TOUCH:
             self.view.ledger.touches += 1
         computed = max(0, len(item.token_ids) - outcome.cached)

@@ -52,6 +52,8 @@ class EmbeddedValkey:
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._stopping = False
 
     @property
     def url(self) -> str:
@@ -84,10 +86,11 @@ class EmbeddedValkey:
 
     async def stop(self) -> None:
         """End it and wait until it has saved."""
+        self._stopping = True
+        async with self._turn:
+            await self._end()
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-        await self._end()
+            await self._keeper
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -114,6 +117,8 @@ class EmbeddedValkey:
             "logfile": str(self.data_dir / "valkey.log"),
             "loglevel": "warning",
             "stop-writes-on-bgsave-error": "no",
+            # A save that fails must not keep it alive: nobody is left to end it when the daemon was killed.
+            "shutdown-on-sigterm": "force",
         }
         flags = [part for name, value in arguments.items() for part in (f"--{name}", value)]
         # The server inherits the lock: whoever comes next waits until it has saved.
@@ -126,10 +131,11 @@ class EmbeddedValkey:
             start_new_session=True,
         )
         try:
-            await asyncio.wait_for(self._answering(self._process), READY_SECONDS)
+            async with asyncio.timeout(READY_SECONDS):
+                await self._answering(self._process)
         except TimeoutError:
             raise EmbeddedError(
-                f"the embedded Valkey doesn't answer; see {self.data_dir}/valkey.log"
+                f"the embedded Valkey does not answer: see {self.data_dir}/valkey.log"
             ) from None
 
     async def _answering(self, process: asyncio.subprocess.Process) -> None:
@@ -147,13 +153,17 @@ class EmbeddedValkey:
         while True:
             assert self._process is not None
             status = await self._process.wait()
-            log.warning("the embedded Valkey died, starting it again", status=status)
-            try:
-                await self._launch()
-            except (EmbeddedError, OSError) as error:
-                log.error("the embedded Valkey does not start", error=str(error))
-                await self._end()
-                await asyncio.sleep(RESTART_SECONDS)
+            async with self._turn:
+                if self._stopping:
+                    return
+                log.warning("the embedded Valkey died, starting it again", status=status)
+                try:
+                    await self._launch()
+                    continue
+                except (EmbeddedError, OSError) as error:
+                    log.error("the embedded Valkey does not start", error=str(error))
+                    await self._end()
+            await asyncio.sleep(RESTART_SECONDS)
 
     async def _end(self) -> None:
         process = self._process
@@ -161,7 +171,8 @@ class EmbeddedValkey:
             return
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -1,24 +1,27 @@
 """The order in which an engine gives up the blocks that no request uses. Pure.
 
-As vLLM's block pool has it (`v1/core/block_pool.py`): a request's blocks join the back of the queue when it ends, the
-tail of its prompt before its head, and the front is evicted first. Blocks without a hash, such as the partly filled
-last block of a request, return to the very front: they are the pool's free blocks and no part of this order.
+As vLLM's block pool has it (`v1/core/block_pool.py`): a request's blocks join the back of the queue when it
+ends, the tail of its prompt before its head, and the front is evicted first. Blocks without a hash, such as
+the partly filled last block of a request, return to the very front: they are the pool's free blocks and no
+part of this order.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
+
+NOBODY: Set[str] = frozenset()
 
 
 class Node:
     """The content of one block: its tokens (4 bytes each) under those of its parent.
 
-    `copies` are the blocks that hold it, the oldest first: that one is hit. `users` are the agents whose prefix it is
-    part of, `prompts` counts the kept prompts that end here. A root has no tokens; its `key` is the namespace of the
-    prompts that begin there, or the hash of the unknown block that it stands for.
+    `copies` are the blocks that hold it, the oldest first: that one is hit. `users` are the agents whose
+    prefix it is part of, `prompts` counts the kept prompts that end here. A root has no tokens; its `key` is
+    the namespace of the prompts that begin there, or the hash of the unknown block that it stands for.
     """
 
     __slots__ = ("children", "copies", "key", "parent", "prompts", "tokens", "users")
@@ -35,45 +38,57 @@ class Node:
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """One block of the engine's pool: used by `holds` requests, or part of a release."""
+    """One block of the engine's pool: used by `holds` requests, or part of a release. `rank` says how many
+    agents would miss it."""
 
     node: Node
     holds: int = 0
     release: Release | None = None
+    rank: int = 0
 
 
 class Group(NamedTuple):
-    """Neighbours in the eviction order: how many blocks, and the agents whose prefix they are part of."""
+    """Neighbours in the eviction order: how many blocks, and the agents that would miss them."""
 
-    users: set[str]
+    users: Set[str]
     blocks: int
 
 
 class Release:
-    """Blocks of one path that were released together.
+    """Blocks of one path that were released together, the `serial`-th in the eviction order.
 
-    A parent's users include its child's: along the path, from tail to head, the number of users only grows, and where
-    it is equal the users are.
+    A parent's users include its child's: along the path, from tail to head, the number of users only grows,
+    and where it is equal the users are.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("parts", "serial")
 
-    def __init__(self) -> None:
+    def __init__(self, serial: int) -> None:
+        self.serial = serial
         self.parts: dict[int, set[Block]] = {}
 
     def add(self, block: Block) -> None:
         """Take in a block."""
-        self.parts.setdefault(len(block.node.users), set()).add(block)
         block.release = self
+        block.rank = len(block.node.users) if _is_missed(block, self) else 0
+        self.parts.setdefault(block.rank, set()).add(block)
 
     def drop(self, block: Block) -> None:
-        """Let go of a block; its node's users are still those that it came with."""
-        count = len(block.node.users)
-        part = self.parts[count]
+        """Let go of a block."""
+        part = self.parts[block.rank]
         part.remove(block)
         if not part:
-            del self.parts[count]
+            del self.parts[block.rank]
         block.release = None
+
+
+def _is_missed(block: Block, release: Release) -> bool:
+    """Of several blocks with one content, only the one that is hit and the one that stays longest are
+    missed."""
+    copies = block.node.copies
+    return block is copies[0] or all(
+        other.release is not None and other.release.serial <= release.serial for other in copies
+    )
 
 
 class EvictionOrder:
@@ -82,14 +97,17 @@ class EvictionOrder:
     def __init__(self) -> None:
         self.unpredicted = 0
         self._releases: OrderedDict[Release, None] = OrderedDict()
+        self._serial = 0
 
     def append(self, path: Iterable[Block]) -> None:
         """Blocks of one path were used: those that no request holds go to the back together."""
-        release = Release()
+        self._serial += 1
+        release = Release(self._serial)
         for block in path:
             if not block.holds:
                 self._take_out(block)
                 release.add(block)
+                self.rank(block.node)
         if release.parts:
             self._releases[release] = None
 
@@ -97,30 +115,42 @@ class EvictionOrder:
         """A request uses the block: it can't be evicted."""
         self._take_out(block)
         block.holds += 1
+        self.rank(block.node)
 
     def evicted(self, copies: Sequence[Block]) -> Block:
         """One of these blocks, equal in content, was evicted: take the first in the order out and return it.
 
         What stood before it must have been used since: it is put right behind.
         """
-        block = copies[0] if len(copies) == 1 else self._first(copies)
-        release = block.release
-        if release is None:
+        placed = [
+            (block.release.serial, block.release, block) for block in copies if block.release is not None
+        ]
+        if not placed:
             self.unpredicted += 1
-            return block
-        first = next(iter(self._releases)) is release
-        if not first or len(block.node.users) > min(release.parts):
+            return copies[0]
+        _, release, block = min(placed, key=lambda entry: entry[0])
+        first = next(iter(self._releases))
+        if first is not release or block.rank > min(release.parts):
             self.unpredicted += 1
             self._releases.move_to_end(release, last=False)
+            release.serial = first.serial - 1
         self._take_out(block)
         return block
+
+    def rank(self, node: Node) -> None:
+        """The users or the copies of a node have changed; its blocks keep their place."""
+        for block in node.copies:
+            release = block.release
+            if release is not None:
+                release.drop(block)
+                release.add(block)
 
     def groups(self) -> Iterator[Group]:
         """Yield the groups, the first to be evicted first."""
         for release in self._releases:
-            for count in sorted(release.parts):
-                part = release.parts[count]
-                yield Group(next(iter(part)).node.users, len(part))
+            for rank in sorted(release.parts):
+                part = release.parts[rank]
+                yield Group(next(iter(part)).node.users if rank else NOBODY, len(part))
 
     def clear(self) -> None:
         """Nothing is cached any more."""
@@ -131,8 +161,4 @@ class EvictionOrder:
         if release is not None:
             release.drop(block)
             if not release.parts:
-                del self._releases[release]
-
-    def _first(self, copies: Sequence[Block]) -> Block:
-        by_release = {block.release: block for block in copies if block.release is not None}
-        return next((by_release[release] for release in self._releases if release in by_release), copies[0])
+                self._releases.pop(release, None)

@@ -18,7 +18,7 @@ from scalesim_client.codec import decode, pack_control, pack_frames, unpack_fram
 from scalesim_client.events import MAX_MESSAGE_BYTES
 from scalesim_daemon.gate import Verdict
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import SubscribeSettings
+from scalesim_daemon.settings import ConfigError, SubscribeSettings
 from scalesim_daemon.wire import Refused
 
 ANONYMOUS = "anonymous"
@@ -55,7 +55,11 @@ class Feed:
         self._context = zmq.asyncio.Context()
         self._router = self._socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        self._router.bind(bind)
+        try:
+            self._router.bind(bind)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"feed.bind: {bind}: {error}") from error
         self._numbers = count()
 
     @property

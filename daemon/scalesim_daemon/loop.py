@@ -130,12 +130,12 @@ class Sidecar:
         for driver in self.drivers.values():
             if urgent is not None:
                 driver.cancel(urgent)
+            for key in changes.unbound:
+                driver.view.forget(key)
             for key, memory in bound:
                 driver.bind(key, memory)
             for name in changes.unused_loras:
                 self._start(driver.release_lora(name))
-            for key in changes.unbound:
-                driver.view.forget(key)
             for key in changes.started:
                 agent = self.population.agents.get(key)
                 if agent is not None:

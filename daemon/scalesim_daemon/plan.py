@@ -1,4 +1,5 @@
-"""What the planner sees and what it says: immutable, free of I/O. Seconds are wall seconds until the invocation."""
+"""What the planner sees and what it says: immutable, free of I/O. Seconds are wall seconds until the
+invocation."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from scalesim_adapters.base import MemoryKind
 
 
 class Action(StrEnum):
-    """What one step does: `LOAD` brings memory nearer, `TOUCH` refreshes what is there, `REGISTER` makes a LoRA's name
-    known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of host memory."""
+    """What one step does: `LOAD` brings memory nearer, `TOUCH` refreshes what is there, `REGISTER` makes a
+    LoRA's name known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of host memory."""
 
     LOAD = "load"
     TOUCH = "touch"
@@ -21,8 +22,9 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action on one item. `start` and `stop` are the part of it to make resident: blocks of a prefix, 0 and 1 for a
-    LoRA. `victims` are the agents or LoRAs that are expected to lose memory by it, `reason` is for people."""
+    """One action on one item. `start` and `stop` are the part of it to make resident: blocks of a prefix, 0
+    and 1 for a LoRA. `victims` are the agents or LoRAs that are expected to lose memory by it, `reason` is
+    for people."""
 
     action: Action
     kind: MemoryKind
@@ -47,8 +49,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    """Neighbours in the engine's eviction order: `blocks` that `agents` (nearest first, none for blocks nobody will ask
-    for again) share. `seconds` is the nearest agent's distance."""
+    """Neighbours in the engine's eviction order: `blocks` that `agents` (nearest first, none for blocks
+    nobody will ask for again) share. `seconds` is the nearest agent's distance."""
 
     blocks: int
     agents: tuple[str, ...]
@@ -59,8 +61,9 @@ class Lot:
 class BlockCache:
     """A snapshot of one engine's device blocks.
 
-    `free` blocks are taken before any lot, then lots in the given order. Each request of ours takes `overhead`
-    further blocks. `reserve` blocks will be taken by the next invocations, beyond their prefixes. A step loads `chunk` blocks at most.
+    `free` blocks are taken before any lot, then lots in the given order; blocks that a request uses are in
+    neither. Each request of ours takes `overhead` further blocks, which are free when it has ended. `reserve`
+    blocks will be taken by the next invocations, beyond their prefixes. A step loads `chunk` blocks at most.
     """
 
     free: int
@@ -87,7 +90,8 @@ class LoraWish:
 class LoraCache:
     """A snapshot of one engine's LoRA places. `device` and `host` name the LoRAs there, next victim first.
 
-    Sizes are in LoRAs; None where the engine doesn't tell, and then nothing is prefetched. `staging_free` is in bytes.
+    Sizes are in LoRAs; None where the engine doesn't tell, and then nothing is prefetched. `staging_free` is
+    in bytes.
     """
 
     device: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Plan what moves in a prefix cache whose engine evicts the blocks that were released longest ago. Pure.
 
-The nearest agents are served first. A load goes only where blocks are free or belong to something farther; what is
-nearer and would be evicted first is touched beforehand. Where that can't be had, the plan ends.
+The nearest agents are served first. A load goes only where blocks are free or belong to something farther;
+what is nearer and would be evicted first is touched beforehand. Where that can't be had, the plan ends.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ def plan_blocks(cache: BlockCache) -> list[Step]:
     steps: list[Step] = []
     wishes = sorted((w for w in cache.wishes if w.seconds < math.inf and not w.held), key=lambda w: w.seconds)
     for wish in wishes:
-        # What comes after the next invocations leaves room for what these will take, so as not to be their victim.
+        # What comes after the next invocations leaves room for what these will take, so as not to be their
+        # victim.
         reserve = cache.reserve if wish.seconds > wishes[0].seconds else 0
+        if wish.agent in queue.robbed:
+            return steps
         start = wish.resident
         while start < wish.blocks:
             stop = min(start + cache.chunk, wish.blocks)
@@ -43,65 +46,64 @@ class _Entry:
 
 
 class _Queue:
-    """The eviction order, as it develops while the plan is carried out."""
+    """The eviction order, as it develops while the plan is carried out. What the agents that were `robbed` on
+    the way still have is for the next snapshot to tell."""
 
     def __init__(self, cache: BlockCache) -> None:
+        self.robbed: set[str] = set()
         self._free = cache.free
         self._overhead = cache.overhead
-        self._entries = [_Entry(lot, lot.blocks) for lot in cache.lots if not lot.fixed]
-        self._resident = {wish.agent: wish.resident for wish in cache.wishes}
+        self._entries = [_Entry(lot, lot.blocks) for lot in cache.lots]
+        self._seconds = {wish.agent: wish.seconds for wish in cache.wishes}
+        self._resident = {wish.agent: wish.resident for wish in cache.wishes if wish.resident}
 
     def room(self, blocks: int, seconds: float, agent: str) -> list[_Entry] | None:
-        """Find out what must be touched so that the next `blocks` victims are all farther than `seconds`; None where
-        there aren't as many. Blocks of `agent` itself are no victims: its request uses them."""
+        """Find out what must be touched so that the next `blocks` victims are all farther than `seconds`;
+        None where there aren't as many. Blocks of `agent` itself are no victims: its request uses them."""
         found = self._free
         touches: list[_Entry] = []
         for entry in self._entries:
             if found >= blocks:
                 break
-            if entry.moved:
-                return None
             if agent in entry.lot.agents:
                 continue
             if entry.lot.seconds > seconds:
                 found += entry.blocks
+            elif entry.moved or self._toucher(entry.lot) is None:
+                return None
             else:
                 touches.append(entry)
-                blocks += self._overhead
-        return touches if found >= blocks else None
+        # A touch is a request too: without a free block it would evict what it is to save.
+        possible = found >= blocks and (not touches or self._free >= self._overhead)
+        return touches if possible else None
 
     def touch(self, entries: list[_Entry]) -> list[Step]:
         """Carry out touches, the nearest last, and return them as steps."""
-        steps: list[Step] = []
-        done: set[str] = set()
+        steps: dict[str, Step] = {}
         for entry in sorted(entries, key=lambda entry: -entry.lot.seconds):
-            agent = entry.lot.agents[0]
-            if agent in done:
+            agent = self._toucher(entry.lot)
+            if agent is None or agent in steps:
                 continue
-            done.add(agent)
-            resident = self._resident.get(agent, 0)
-            steps.append(
-                Step(
-                    Action.TOUCH,
-                    MemoryKind.PREFIX_KV,
-                    agent,
-                    0,
-                    resident,
-                    entry.lot.seconds,
-                    "nearer than what should go first",
-                )
-            )
+            reason = "nearer than what should go first"
+            stop, seconds = self._resident[agent], self._seconds[agent]
+            steps[agent] = Step(Action.TOUCH, MemoryKind.PREFIX_KV, agent, 0, stop, seconds, reason)
             self._move_back(agent)
-            self._take(self._overhead, agent)
-        return steps
+        return list(steps.values())
 
     def load(self, wish: Wish, start: int, stop: int) -> Step:
         """Carry out a load for which there is room, and return it as a step."""
         self._move_back(wish.agent)
-        victims = self._take(stop - start + self._overhead, wish.agent)
+        victims = self._take(stop - start, wish.agent)
         self._entries.append(_Entry(Lot(stop - start, (wish.agent,), wish.seconds), stop - start, moved=True))
+        self._resident[wish.agent] = stop
         reason = "takes blocks of agents due later" if victims else "takes blocks that nobody will ask for"
         return Step(Action.LOAD, MemoryKind.PREFIX_KV, wish.agent, start, stop, wish.seconds, reason, victims)
+
+    def _toucher(self, lot: Lot) -> str | None:
+        """Return the nearest agent whose prefix, where it is touched, takes the lot along."""
+        return next(
+            (agent for agent in lot.agents if agent in self._resident and agent not in self.robbed), None
+        )
 
     def _move_back(self, agent: str) -> None:
         mine = [entry for entry in self._entries if agent in entry.lot.agents]
@@ -111,18 +113,19 @@ class _Queue:
                 entry.moved = True
 
     def _take(self, blocks: int, agent: str) -> tuple[str, ...]:
+        """Let a request for `blocks` new blocks take them; return the agents that lose some."""
+        wanted = blocks + self._overhead - self._free
+        self._free = self._overhead + max(0, -wanted)
         victims: dict[str, None] = {}
-        taken = min(self._free, blocks)
-        self._free -= taken
-        blocks -= taken
         for entry in self._entries:
-            if not blocks:
+            if wanted <= 0:
                 break
             if agent in entry.lot.agents:
                 continue
-            taken = min(entry.blocks, blocks)
+            taken = min(entry.blocks, wanted)
             entry.blocks -= taken
-            blocks -= taken
+            wanted -= taken
             victims.update(dict.fromkeys(entry.lot.agents))
         self._entries = [entry for entry in self._entries if entry.blocks]
+        self.robbed |= victims.keys()
         return tuple(victims)

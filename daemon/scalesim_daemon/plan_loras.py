@@ -1,4 +1,5 @@
-"""Plan which LoRAs are registered, staged and brought into an engine that evicts the least recently used. Pure."""
+"""Plan which LoRAs are registered, staged and brought into an engine that evicts the least recently used.
+Pure."""
 
 from __future__ import annotations
 
@@ -34,21 +35,30 @@ def _stage(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
     for wish in wishes:
         if wish.staged or wish.seconds == math.inf:
             continue
-        leaving: list[LoraWish] = []
-        room = free
-        while room < wish.bytes and staged and staged[-1].seconds > wish.seconds:
-            leaving.append(staged.pop())
-            room += leaving[-1].bytes
-        if room < wish.bytes:
-            break
+        leaving = _leaving(staged, wish, free)
+        if leaving is None:
+            continue
         steps += [_step(Action.UNSTAGE, gone, f"{wish.name} is nearer") for gone in leaving]
         steps.append(_step(Action.STAGE, wish, "among the nearest whose files fit into host memory"))
-        free = room - wish.bytes
+        staged = staged[: len(staged) - len(leaving)]
+        free += sum(gone.bytes for gone in leaving) - wish.bytes
     return steps
 
 
+def _leaving(staged: list[LoraWish], wish: LoraWish, room: int) -> list[LoraWish] | None:
+    """Return which of `staged` (nearest first) must leave for `wish`; None where it doesn't fit even then."""
+    leaving: list[LoraWish] = []
+    for farthest in reversed(staged):
+        if room >= wish.bytes or farthest.seconds <= wish.seconds:
+            break
+        leaving.append(farthest)
+        room += farthest.bytes
+    return leaving if room >= wish.bytes else None
+
+
 def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
-    """Bring in the nearest that the host places hold, the farthest of them first, so that the nearest end in slots."""
+    """Bring in the nearest that the host places hold, the farthest of them first, so that the nearest end in
+    slots."""
     if not cache.device_places:
         return []
     places = max(cache.device_places, cache.host_places or 0)
@@ -57,12 +67,8 @@ def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
     steps: list[Step] = []
     for rank, wish in reversed(list(enumerate(near))):
         there = order.device if rank < cache.device_places else order.host
-        if wish.held or wish.name in there:
-            continue
-        brought = order.bring(wish)
-        if brought is None:
-            continue
-        steps += brought
+        if not wish.held and wish.name not in there:
+            steps += order.bring(wish)
     return steps
 
 
@@ -72,38 +78,40 @@ class _Places:
     def __init__(self, cache: LoraCache, wishes: dict[str, LoraWish]) -> None:
         self.device = list(cache.device)
         self.host = list(cache.host)
-        self._sizes = (cache.device_places or 0, cache.host_places or len(cache.host) + len(wishes))
+        self._slots = cache.device_places or 0
+        self._host_places = cache.host_places or len(cache.host) + len(wishes)
         self._wishes = wishes
-        self._touched: set[str] = set()
 
-    def bring(self, wish: LoraWish) -> list[Step] | None:
-        """Load a LoRA if what must go is farther; what is nearer and would go first is touched beforehand."""
-        if wish.name not in self.host and len(self.host) >= self._sizes[1] and not self._farther(self.host[0], wish):
-            return None
-        steps: list[Step] = []
-        if wish.name not in self.device:
-            if all(not self._farther(name, wish) for name in self.device) and len(self.device) >= self._sizes[0]:
-                return None
-            while len(self.device) >= self._sizes[0] and not self._farther(self.device[0], wish):
-                nearer = self._wishes[self.device[0]]
-                if nearer.held or nearer.name in self._touched:
-                    return None
-                self._touched.add(nearer.name)
-                self._use(nearer.name)
-                steps.append(_step(Action.TOUCH, nearer, "nearer than what should go first"))
+    def bring(self, wish: LoraWish) -> list[Step]:
+        """Load a LoRA if what must go is farther; what is nearer and would go first is touched beforehand.
+        Return no step where that can't be had."""
+        before = self.device, self.host
+        touched: dict[str, Step] = {}
+        while (kept := self._nearer_victim(wish)) is not None:
+            if kept.name in touched or kept.name not in self.device:
+                self.device, self.host = before
+                return []
+            self._use(kept.name)
+            touched[kept.name] = _step(Action.TOUCH, kept, "nearer than what should go first")
         victims = self._use(wish.name)
-        return [*steps, _step(Action.LOAD, wish, "among the nearest that the engine's places hold", victims)]
+        reason = "among the nearest that the engine's places hold"
+        return [*touched.values(), _step(Action.LOAD, wish, reason, victims)]
 
-    def _farther(self, name: str, wish: LoraWish) -> bool:
-        known = self._wishes.get(name)
-        return known is None or (not known.held and known.seconds > wish.seconds)
+    def _nearer_victim(self, wish: LoraWish) -> LoraWish | None:
+        victims = (self._wishes.get(name) for name in self._after(wish.name)[2])
+        return next(
+            (known for known in victims if known and (known.held or known.seconds <= wish.seconds)), None
+        )
 
     def _use(self, name: str) -> tuple[str, ...]:
-        gone: list[str] = []
-        for order, size in ((self.device, self._sizes[0]), (self.host, self._sizes[1])):
-            if name in order:
-                order.remove(name)
-            elif len(order) >= size:
-                gone.append(order.pop(0))
-            order.append(name)
-        return tuple(dict.fromkeys(gone))
+        self.device, self.host, victims = self._after(name)
+        return victims
+
+    def _after(self, name: str) -> tuple[list[str], list[str], tuple[str, ...]]:
+        """Return slots, host places and who lost one, once `name` was used: what leaves the host leaves its
+        slot."""
+        host = [other for other in self.host if other != name] + [name]
+        host, gone = host[-self._host_places :], host[: -self._host_places]
+        device = [other for other in self.device if other != name and other not in gone] + [name]
+        device, out = device[-self._slots :], device[: -self._slots]
+        return device, host, tuple(dict.fromkeys([*gone, *out]))

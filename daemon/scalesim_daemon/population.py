@@ -66,8 +66,8 @@ class Changes:
 
 @dataclass(slots=True)
 class _Voice:
-    """One stream's part: its clock, its estimators, and the agents that it has spoken of; of these, those with
-    requests `in_flight`, and those whose `memory` it has bound."""
+    """One stream's part: its clock, its estimators, and the agents that it has spoken of; of these, those
+    with requests `in_flight`, and those whose `memory` it has bound."""
 
     stream: Stream
     clock: StreamClock
@@ -178,13 +178,23 @@ class Population:
 
     def _unbind_if_unsaid(self, key: str) -> None:
         agent = self.agents.get(key)
-        if agent is None or agent.memory is None or any(key in other.memory for other in self._voices.values()):
+        if (
+            agent is None
+            or agent.memory is None
+            or any(key in other.memory for other in self._voices.values())
+        ):
             return
         agent.memory = None
         self._changes.unbound.append(key)
 
     def _observe(
-        self, voice: _Voice, event: Event, wall: float, *, said_at: float | None = None, restated: bool = False
+        self,
+        voice: _Voice,
+        event: Event,
+        wall: float,
+        *,
+        said_at: float | None = None,
+        restated: bool = False,
     ) -> None:
         if isinstance(event, StepAdvanced):
             if not voice.clock.advance(event.now, wall):

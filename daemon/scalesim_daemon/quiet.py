@@ -1,9 +1,9 @@
 """When speculative work may use the engine. Pure: wall time is handed in.
 
-An engine that is idle, and has been asked only what a simulation announced, is ours to use. Where requests were seen
-that nobody announced, speculative work starts only while nothing runs, and uses at most `share` of the wall time: as
-such requests see the engine at random moments, no more than that share of them can meet our work (PASTA: Poisson
-arrivals see time averages), which keeps their 95th percentile where it was.
+An engine that is idle, and has been asked only what a simulation announced, is ours to use. Where requests
+were seen that nobody announced, speculative work starts only while nothing runs, and uses at most `share` of
+the wall time: as such requests see the engine at random moments, no more than that share of them can meet our
+work (PASTA: Poisson arrivals see time averages), which keeps their 95th percentile where it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ LARGEST_CREDIT_SECONDS = 1.0
 
 
 class Quiet:
-    """Decides for one engine; requests are counted since the engine's start, ours and announced ones since ours."""
+    """Decides for one engine; requests are counted since the engine's start, ours and announced ones since
+    ours."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -30,10 +31,12 @@ class Quiet:
         self.pressure: Pressure | None = None
 
     def observe(self, pressure: Pressure, accounted: int, wall: float) -> None:
-        """Take in the engine's counts; `accounted` is how many requests were started by us or announced so far.
+        """Take in the engine's counts; `accounted` is how many requests were started by us or announced so
+        far.
 
-        What one look alone shows may be a request whose announcement is still on its way: two in a row must show it.
-        Requests that never reach the engine make the excess smaller; it is then taken anew from the last minute's peak.
+        What one look alone shows may be a request whose announcement is still on its way: two in a row must
+        show it. Requests that never reach the engine make the excess smaller; it is then taken anew from the
+        last minute's peak.
         """
         excess = pressure.finished + pressure.running + pressure.waiting - accounted
         self.pressure = pressure
@@ -48,6 +51,11 @@ class Quiet:
             self._excess = certain
         if wall - self._rebased_at > REBASE_SECONDS:
             self._excess, self._peak, self._rebased_at = self._peak, certain, wall
+
+    def recount(self) -> None:
+        """What is accounted for no longer matches what the engine counts: compare from the next observation
+        on."""
+        self._excess = None
 
     def restarted(self) -> None:
         """The engine counts from zero again."""

@@ -82,7 +82,12 @@ def _loopback(host: str) -> str:
 
 def _http(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.port == 0
+        or re.search(r"\s", url)
+    ):
         raise ValueError(f"{url!r} is no URL of an engine: write http://host:port")
     return url.rstrip("/")
 

@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from scalesim_daemon.blocks import Group
+from scalesim_daemon.eviction import Group
 from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, Wish
 from scalesim_daemon.population import Population
 from scalesim_daemon.view import EngineView
 
 PINNED_SECONDS = -1.0
-MOST_USERS_RANKED = 64
 
 
 class Ranking:
-    """Every agent's distance in wall seconds as the planner takes it: pinned agents are nearer than any other."""
+    """Every agent's distance in wall seconds as the planner takes it: pinned agents are nearer than any
+    other."""
 
     def __init__(self, population: Population, pins: Collection[str]) -> None:
         self._population = population
@@ -44,34 +44,28 @@ def block_cache(
     tree, info = view.tree, view.info
     if tree is None or info is None or info.device_blocks is None or not view.known:
         return None
+    distances = {agent: ranking.seconds(agent) for agent in tree.agents() if at_home(agent)}
+    held = {agent for agent in distances if ranking.held(agent)}
     wishes = [
-        Wish(agent, seconds, tree.prefix_blocks(agent), tree.resident_blocks(agent), ranking.held(agent))
-        for agent in tree.agents()
-        if at_home(agent) and (seconds := ranking.seconds(agent)) < math.inf
+        Wish(agent, seconds, tree.prefix_blocks(agent), tree.resident_blocks(agent), agent in held)
+        for agent, seconds in distances.items()
+        if seconds < math.inf
     ]
     wishes.sort(key=lambda wish: (wish.seconds, -ranking.recency(wish.agent), wish.agent))
-    lots = tuple(_lot(group, ranking) for group in tree.groups())
-    free = info.device_blocks - sum(lot.blocks for lot in lots)
+    nearness = distances | dict.fromkeys(held, PINNED_SECONDS)
     return BlockCache(
-        free=max(0, free),
-        lots=lots,
+        free=max(0, info.device_blocks - tree.resident),
+        lots=tuple(_lot(group, nearness) for group in tree.groups()),
         wishes=tuple(wishes),
         chunk=max(1, chunk_tokens // tree.block_size),
         reserve=_reserve(wishes, view.blocks_per_invocation),
     )
 
 
-def _lot(group: Group, ranking: Ranking) -> Lot:
-    users = group.users
-    if len(users) > MOST_USERS_RANKED:
-        return Lot(group.size, (min(users),), PINNED_SECONDS)
-    ranked = sorted((ranking.seconds(user), user) for user in users)
-    return Lot(
-        group.size,
-        tuple(user for _, user in ranked),
-        ranked[0][0] if ranked else math.inf,
-        any(ranking.held(user) for user in users),
-    )
+def _lot(group: Group, nearness: Mapping[str, float]) -> Lot:
+    """Agents at home elsewhere, which `nearness` lacks, will not call here."""
+    ranked = sorted((nearness.get(user, math.inf), user) for user in group.users)
+    return Lot(group.blocks, tuple(user for _, user in ranked), ranked[0][0] if ranked else math.inf)
 
 
 def _reserve(wishes: list[Wish], blocks_per_invocation: float) -> int:
@@ -87,8 +81,8 @@ def lora_cache(
     links: Mapping[str, tuple[Path, int, bool]],
     staging_free: int,
 ) -> LoraCache:
-    """Return the picture of the engine's LoRAs. `links` gives each LoRA's original directory, its size in bytes and
-    whether it is staged."""
+    """Return the picture of the engine's LoRAs. `links` gives each LoRA's original directory, its size in
+    bytes and whether it is staged."""
     owners: dict[str, list[str]] = {}
     for agent in population.agents.values():
         if agent.memory is not None and agent.memory.lora_name is not None:

@@ -211,7 +211,8 @@ class Mirror:
             self.connected, self._failures = True, 0
             await asyncio.sleep(FLUSH_SECONDS)
             try:
-                await asyncio.wait_for(self._dirty.wait(), HEARTBEAT_SECONDS)
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._dirty.wait()
             except TimeoutError:
                 await self._client.ping()
 

@@ -1,4 +1,5 @@
-"""What the daemon knows of one engine: its blocks, LoRA places and pressure, and how old that knowledge is."""
+"""What the daemon knows of one engine: its blocks, LoRA places and pressure, and how old that knowledge
+is."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from scalesim_daemon.quiet import Quiet
 
 
 class LoraPlaces:
-    """The LoRAs an engine holds, by the rule it follows: least recently used out first, on the device and on the host.
+    """The LoRAs an engine holds, by the rule it follows: least recently used out first, on the device and on
+    the host.
 
     Engines don't tell where a LoRA is, so this is a shadow of their bookkeeping, fed by every use.
     """
@@ -26,8 +28,8 @@ class LoraPlaces:
         self.host_places: int | None = None
 
     def used(self, name: str) -> None:
-        """A request for the LoRA, or its loading, brings it into a slot and to the back of both orders. What leaves the
-        host leaves its slot too."""
+        """A request for the LoRA, or its loading, brings it into a slot and to the back of both orders. What
+        leaves the host leaves its slot too."""
         self.host[name] = None
         self.host.move_to_end(name)
         while self.host_places is not None and len(self.host) > self.host_places:
@@ -49,8 +51,8 @@ class LoraPlaces:
 
 
 class EngineView:
-    """One engine as seen from here. `info` is None while the engine can't be reached; `known` is False while events
-    are missing, and then nothing is planned for its blocks."""
+    """One engine as seen from here. `info` is None while the engine can't be reached; `known` is False while
+    events are missing, and then nothing is planned for its blocks."""
 
     def __init__(self, name: str, *, quiet_share: float) -> None:
         self.name = name

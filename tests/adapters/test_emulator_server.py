@@ -36,6 +36,13 @@ def http(server: EmulatorServer) -> Iterator[httpx.Client]:
         yield http
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[httpx.Client]:
+    """A server for tests that leave nothing behind."""
+    with EmulatorServer() as server, httpx.Client(base_url=server.url, timeout=WITHIN) as http:
+        yield http
+
+
 def body(first: int, tokens: int, **fields: Any) -> dict[str, Any]:
     return {"model": "base", "prompt": list(range(first, first + tokens)), "max_tokens": 1, **fields}
 
@@ -51,9 +58,9 @@ def cached(answer: dict[str, Any]) -> int:
     return count
 
 
-def test_it_says_that_it_is_emulated(http: httpx.Client) -> None:
-    assert http.get("/version").json() == {"version": "0.32.0+emulated"}
-    assert "emulated" in complete(http, 0, 5)["system_fingerprint"]
+def test_it_says_that_it_is_emulated(shared: httpx.Client) -> None:
+    assert shared.get("/version").json() == {"version": "0.32.0+emulated"}
+    assert "emulated" in complete(shared, 0, 5)["system_fingerprint"]
 
 
 def test_waiting_and_running_requests_are_counted(server: EmulatorServer, http: httpx.Client) -> None:
@@ -127,13 +134,15 @@ def test_priority_decides_who_is_admitted(http: httpx.Client, tmp_path: Path) ->
         assert [feed.batch()[1][0]["session_id"] for _ in range(3)] == ["-1", "5", "10"]
 
 
-def test_a_conversation_is_tokenized_as_it_is_answered(http: httpx.Client) -> None:
+def test_a_conversation_is_tokenized_as_it_is_answered(shared: httpx.Client) -> None:
     messages = [{"role": "system", "content": "the baker"}, {"role": "user", "content": [{"text": "hello"}]}]
-    counted = http.post("/tokenize", json={"model": "base", "messages": messages}).json()
-    answer = http.post("/v1/chat/completions", json={"messages": messages, "max_completion_tokens": 2}).json()
+    counted = shared.post("/tokenize", json={"model": "base", "messages": messages}).json()
+    answer = shared.post(
+        "/v1/chat/completions", json={"messages": messages, "max_completion_tokens": 2}
+    ).json()
     assert answer["usage"]["prompt_tokens"] == counted["count"] == len(counted["tokens"])
     assert answer["usage"]["completion_tokens"] == len(answer["choices"][0]["message"]["content"]) == 2
-    text = http.post("/tokenize", json={"prompt": "bäcker"}).json()
+    text = shared.post("/tokenize", json={"prompt": "bäcker"}).json()
     assert text["tokens"] == [byte + 3 for byte in "bäcker".encode()]
 
 
@@ -157,8 +166,8 @@ def test_a_conversation_is_tokenized_as_it_is_answered(http: httpx.Client) -> No
         (b'{"model": "base", "prompt": ["text"], "session_id": null}', 200),
     ],
 )
-def test_bodies_are_answered_or_refused(http: httpx.Client, request_body: bytes, status: int) -> None:
-    answer = http.post("/v1/completions", content=request_body)
+def test_bodies_are_answered_or_refused(shared: httpx.Client, request_body: bytes, status: int) -> None:
+    answer = shared.post("/v1/completions", content=request_body)
     assert answer.status_code == status
     if status != 200:
         assert answer.json()["error"]["code"] == status

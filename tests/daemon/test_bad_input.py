@@ -5,11 +5,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgpack
 import pytest
 import redis
 
 from scalesim_adapters.emulator.faults import Restart, Status
 from scalesim_client import Publisher
+from scalesim_client.codec import pack_frames
 from tests.daemon.live import Raw, daemon, emulator, report, resident, until
 
 BLOCK = 32
@@ -37,10 +39,6 @@ def test_a_bad_event_is_named_and_its_neighbours_are_taken(
 ) -> None:
     async def scene() -> None:
         async with daemon(tmp_path) as (sidecar, api):
-            import msgpack
-
-            from scalesim_client.codec import pack_frames
-
             source = Raw(sidecar.feed_address)
             await source.open()
             good = [{"type": "agent.activity_started", "agent": name, "for": 5.0} for name in ("left", "right")]
@@ -196,6 +194,11 @@ def test_an_engine_that_answers_500_is_tried_again(tmp_path: Path) -> None:
     async def scene() -> None:
         with emulator(tmp_path, blocks=64) as engine:
             async with daemon(tmp_path, engine.url) as (sidecar, api):
+
+                async def ready() -> bool:
+                    return (await api.get("/ready")).status_code == 200
+
+                await until(ready)
                 engine.inject(Status("/v1/completions", times=2))
                 with Publisher("village", address=sidecar.feed_address) as publisher:
                     publisher.bind("a", token_ids=tokens(1))

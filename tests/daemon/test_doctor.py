@@ -84,6 +84,8 @@ OTHERS: list[tuple[bytes, int, str]] = [
     (b"[]", 200, "application/json"),
     (b"{}", 200, "application/json"),
     (b'{"version": 7, "data": [{"id": 3}]}', 200, "application/json"),
+    (b'{"version": "9", "data": [{"id": "m"}]}', 200, "application/json"),
+    (b'{"data": [{"id": "m"}]}', 200, "application/json"),
     (b"null", 200, "application/json"),
     (b"\xff\xfe", 200, "text/plain"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import stat
 import subprocess
@@ -116,6 +117,33 @@ def test_it_ends_with_a_daemon_that_is_killed_and_the_next_one_has_the_pins(data
     # At once, while the old server may still be saving: the new one waits for it.
     assert asyncio.run(next_daemon()) == {"s/a": 4e9}
     assert ends(pid, 10)
+
+
+def test_it_ends_with_a_daemon_that_is_killed_even_where_it_cannot_save(data_dir: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", DAEMON, str(data_dir)], stdout=subprocess.PIPE, text=True
+    ) as daemon:
+        assert daemon.stdout is not None
+        pid = int(daemon.stdout.readline())
+        shutil.rmtree(data_dir)
+        daemon.send_signal(signal.SIGKILL)
+    assert ends(pid, 10)
+
+
+def test_it_can_be_stopped_at_any_moment_of_its_restart(data_dir: Path) -> None:
+    async def body(steps: int) -> int:
+        valkey = EmbeddedValkey(data_dir)
+        await valkey.start()
+        assert valkey.pid is not None
+        kill_and_wait(valkey.pid)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await valkey.stop()
+        return valkey.pid
+
+    for steps in (0, 3, 10, 100, 1000):
+        assert ends(asyncio.run(body(steps)), 0)
 
 
 def test_it_is_started_again_when_it_dies(data_dir: Path) -> None:

@@ -45,7 +45,7 @@ def test_the_nearest_agents_are_prefetched_and_their_calls_hit(tmp_path: Path) -
                     assert await resident(api, "village/a0") == 0
                     for agent in (7, 6):
                         with publisher.invocation(f"a{agent}"):
-                            publisher.flush(5)
+                            assert await asyncio.to_thread(publisher.flush, 5)
                             cached = await complete(engine.url, f"village/a{agent}", [*tokens(agent), 1, 2])
                         assert cached == PREFIX
 
@@ -53,8 +53,8 @@ def test_the_nearest_agents_are_prefetched_and_their_calls_hit(tmp_path: Path) -
                         return (await report(api))["prefetches_used"] == 2
 
                     await until(scored)
-                explained = (await api.get("/v1/agents/village/a5")).json()
-                assert explained["basis"].startswith("activity") and explained["distance"] == 5.0
+                    explained = (await api.get("/v1/agents/village/a5")).json()
+                    assert explained["basis"].startswith("activity") and explained["distance"] == 5.0
 
     asyncio.run(scene())
 
@@ -64,11 +64,13 @@ def test_a_prefix_is_learned_from_the_engines_events_alone(tmp_path: Path) -> No
         with emulator(tmp_path, blocks=64) as engine:
             async with daemon(tmp_path, engine.url) as (sidecar, api):
                 with Publisher("village", address=sidecar.feed_address) as publisher:
+                    calls = [("b", [*tokens(3), *range(9_000 * turn, 9_000 * turn + 64)]) for turn in (1, 2)]
+                    calls += [("other", tokens(other)) for other in range(4, 8)]
+                    for agent, prompt in calls:
+                        with publisher.invocation(agent):
+                            assert await asyncio.to_thread(publisher.flush, 5)
+                            await complete(engine.url, f"village/{agent}", prompt)
                     publisher.activity("b", until=1.0)
-                    for turn in (1, 2):
-                        await complete(engine.url, "village/b", [*tokens(3), *range(90_000 * turn, 90_000 * turn + 64)])
-                    for other in range(4, 9):
-                        await complete(engine.url, "stranger", tokens(other))
 
                     async def back() -> bool:
                         return await resident(api, "village/b") == 20 and (await report(api))["prefetches"] > 0

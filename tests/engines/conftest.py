@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.rig import vllm
 from bench.rig.vllm import VllmServer
 from tests.engines import vllm_subject
 
-START_SECONDS = 240
+START_SECONDS = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,3 +34,11 @@ def mortal_vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vll
     server = vllm_subject.start(tmp_path_factory.mktemp("mortal"))
     yield server
     server.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line per engine what was exercised."""
+    passed = [report for report in terminalreporter.stats.get("passed", []) if "test_vllm" in report.nodeid]
+    if passed:
+        what = f"real vLLM {vllm.VERSION} on this machine's CPU, model tiny with LoRAs"
+        terminalreporter.write_line(f"{what}: {len(passed)} tests passed")

@@ -69,7 +69,9 @@ class VllmAdapter:
 
     async def probe(self) -> EngineInfo:
         """Ask who the engine is. Once in an engine's life this sends it a prompt of one token."""
-        version = await self._get("/version")
+        version = (await self._get("/version")).get("version")
+        if not isinstance(version, str):
+            raise ProtocolMismatch("/version tells no version")
         models = await self._models()
         text = await self._http.text("/metrics", deadline=ASK_SECONDS)
         samples = metrics.parse(text)
@@ -80,7 +82,7 @@ class VllmAdapter:
         if self._info is None or self._info.incarnation != probe.incarnation(samples):
             self._usage_details = await self._probe_usage(next(iter(base_models)))
         facts = probe.Facts(
-            version=str(version["version"]),
+            version=version,
             base_models=base_models,
             samples=samples,
             lora_enabled=metrics.has_loras(text),
@@ -269,6 +271,8 @@ class VllmAdapter:
             sources = await self._get("/kv_event_sources")
         except (Unsupported, NotFound) as error:
             raise Unsupported(f"{error}: a vLLM that has this route") from error
+        if not all(isinstance(source, dict) for source in sources.values()):
+            raise ProtocolMismatch(f"/kv_event_sources answered {sources!r}")
         published = [source for source in sources.values() if source.get("publisher") == "zmq"]
         if not published:
             raise Unsupported(probe.KV_EVENTS)

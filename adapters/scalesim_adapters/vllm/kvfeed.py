@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-from scalesim_adapters.base import Cleared, EngineError, FeedLost, ResidencyEvent
+from scalesim_adapters.base import Cleared, EngineError, EngineUnavailable, FeedLost, ResidencyEvent
 from scalesim_adapters.vllm.kvdecode import Decoder
 from scalesim_adapters.vllm.kvlink import Link, LinkLost, Message, Source
 from scalesim_client.sequence import Arrival, Sequence
@@ -50,7 +50,7 @@ class KvFeed:
                 async with Link(source) as link:
                     await link.open(within=CONNECT_SECONDS)
                     if await self._find() != source:
-                        raise LinkLost("the engine restarted meanwhile")
+                        raise EngineUnavailable("the engine restarted meanwhile")
                     told = None
                     async for event in self._follow(link, source):
                         yield event

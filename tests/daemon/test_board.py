@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+
+from scalesim_daemon.board import Due, DueBoard
+from scalesim_daemon.clock import StreamClock
+from scalesim_estimators import Estimate
+
+
+def clock(now: float = 0.0, pace: float = 1.0) -> StreamClock:
+    made = StreamClock("step")
+    made.now, made.pace = now, pace
+    return made
+
+
+def due(at: float, of: StreamClock, *, then: float | None = None) -> Due:
+    def later(earliest: float) -> Estimate | None:
+        return None if then is None or then < earliest else Estimate(then, 1.0, "next")
+
+    return Due(Estimate(at, 1.0, "first"), of, later)
+
+
+def test_a_tick_changes_the_distance_and_nothing_stored() -> None:
+    board, now = DueBoard(), clock(0, pace=2.0)
+    board.put("s/a", "x", due(5, now))
+    assert board.seconds("s/a") == 10.0
+    now.now = 4
+    assert board.seconds("s/a") == 2.0
+    now.now = 5.5
+    assert board.seconds("s/a") == 0.0
+
+
+def test_the_nearest_stream_decides_by_wall_time() -> None:
+    board = DueBoard()
+    board.put("s/a", "slow", due(2, clock(pace=10.0)))
+    board.put("s/a", "fast", due(5, clock(pace=1.0)))
+    assert board.seconds("s/a") == 5.0
+    board.put("s/a", "fast", None)
+    assert board.seconds("s/a") == 20.0
+    board.put("s/a", "slow", None)
+    board.put("s/a", "slow", None)
+    assert (board.get("s/a"), board.seconds("s/a"), len(board)) == (None, math.inf, 0)
+
+
+def test_what_is_overdue_is_far_or_gives_way_to_what_comes_next() -> None:
+    board, now = DueBoard(), clock(0)
+    board.put("s/a", "x", due(5, now))
+    board.put("s/b", "x", due(5, now, then=9))
+    now.now = 6
+    assert (board.seconds("s/a"), board.seconds("s/b")) == (0.0, 0.0)
+    now.now = 6.5
+    assert (board.seconds("s/a"), board.seconds("s/b")) == (math.inf, 2.5)
+    found = board.get("s/a")
+    assert found is not None and found.basis == "overdue: first"
+    now.now = 11
+    assert board.seconds("s/b") == math.inf
+
+
+def test_an_overdue_stream_does_not_hide_another() -> None:
+    board, now = DueBoard(), clock(10)
+    board.put("s/a", "x", due(5, now))
+    board.put("s/a", "y", due(13, now))
+    assert board.seconds("s/a") == 3.0
