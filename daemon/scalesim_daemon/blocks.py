@@ -26,8 +26,7 @@ _TOKEN_BYTES = array("I").itemsize
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """An agent's requests in the engine: how many, the blocks they use, and where the newest prompt ends so
-    far."""
+    """An agent's requests in the engine: how many, their blocks, and where the newest prompt ends so far."""
 
     count: int = 0
     blocks: dict[Node, Block] = field(default_factory=dict)
@@ -151,8 +150,7 @@ class BlockTree:
         self._use(request, {node: node.copies[0] for node in there if node not in request.blocks})
 
     def released(self, agent: str) -> int:
-        """A request of the agent has ended. With its last one, its blocks join the back of the eviction
-        order.
+        """A request of the agent has ended. With its last one, its blocks join the eviction order.
 
         Return how many blocks it leaves behind that aren't part of the agent's prefix.
         """
@@ -232,8 +230,7 @@ class BlockTree:
             if taken is not None and block is not node.copies[-1]:
                 continue
             if taken is not None and taken is not block:
-                # Taken for a hit, but computed once more: so it is with the last block of a prompt of whole
-                # blocks.
+                # Taken for a hit, but computed again, as is the last block of a prompt of whole blocks.
                 taken.holds -= 1
                 self._order.append((taken,))
             if taken is not block:
@@ -241,8 +238,7 @@ class BlockTree:
                 request.blocks[node] = block
 
     def _learn(self, agent: str, start: Node, tip: Node) -> None:
-        """Note where a prompt ends. The prefix is what the last two prompts have in common, in whole
-        blocks."""
+        """Note where a prompt ends. The prefix is the whole blocks that the last two have in common."""
         last = self._prompts.get(agent)
         path = _path(tip)
         if agent in self._declared or not _is_whole(path):

@@ -1,11 +1,10 @@
-"""The due board: every agent's next invocation as its streams estimate it. Pure; a tick changes nothing
-stored."""
+"""The due board: every agent's next invocation as its streams estimate it. Pure; a tick changes nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, KeysView
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scalesim_daemon.clock import StreamClock
 from scalesim_estimators import Estimate
@@ -23,6 +22,14 @@ class Due:
     clock: StreamClock
     later: Callable[[float], Estimate | None]
 
+    @classmethod
+    def of(cls, estimate: Estimate, clock: StreamClock, later: Callable[[float], Estimate | None]) -> Due:
+        """Return the due on its clock: one of steps shows whole numbers, and what falls between two comes at the
+        later one."""
+        if clock.kind == "step" and math.isfinite(estimate.due):
+            estimate = replace(estimate, due=float(math.ceil(estimate.due)))
+        return cls(estimate, clock, later)
+
     @property
     def overdue(self) -> bool:
         """Whether the invocation should have come more than a step ago: then the agent counts as far."""
@@ -37,7 +44,7 @@ class Due:
         if not self.overdue:
             return self
         later = self.later(self._earliest)
-        return self if later is None else Due(later, self.clock, self.later)
+        return self if later is None else Due.of(later, self.clock, self.later)
 
     @property
     def distance(self) -> float:

@@ -11,8 +11,7 @@ PACE_STEPS = 32
 
 
 class StreamClock:
-    """`now` is the last announced value. `pace` is wall seconds per clock unit, the median of recent
-    advances.
+    """`now` is the last announced value. `pace` is wall seconds per clock unit, a median of recent ones.
 
     Until two advances were seen the pace is 1: right for clocks in seconds, a guess for steps.
     """

@@ -83,8 +83,7 @@ class Release:
 
 
 def _is_missed(block: Block, release: Release) -> bool:
-    """Of several blocks with one content, only the one that is hit and the one that stays longest are
-    missed."""
+    """Of several blocks with one content, the one that is hit and the one that stays longest are missed."""
     copies = block.node.copies
     return block is copies[0] or all(
         other.release is not None and other.release.serial <= release.serial for other in copies
@@ -104,7 +103,8 @@ class EvictionOrder:
         self._serial += 1
         release = Release(self._serial)
         for block in path:
-            if not block.holds:
+            # A request that waits doesn't hold its blocks yet: they may be gone by the time it ends.
+            if not block.holds and block in block.node.copies:
                 self._take_out(block)
                 release.add(block)
                 self.rank(block.node)

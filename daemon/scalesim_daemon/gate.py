@@ -84,8 +84,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Source:
-    """`parts` are those heard of a snapshot that isn't complete, and `since` is what was said after its first
-    one."""
+    """`parts` of a snapshot that isn't complete, and what was said `since` the first of them."""
 
     stream: Stream
     sequence: Sequence = field(default_factory=Sequence)
@@ -148,23 +147,32 @@ class Gate:
         self, topic: str, seq: int | None, opened: StreamOpened, rest: Seq[Event], refused: Seq[Refused]
     ) -> Verdict:
         if opened.schema_version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-            self.counts["refused_versions"] += 1 reason = f"schema version {opened.schema_version} is not
-            supported, this daemon speaks {SCHEMA_VERSION}" return Verdict(refused=[*refused,
-            Refused(opened.type, reason)], welcome=True, error=reason) known = self._sources.get(topic) if
-            known is not None and opened.incarnation < known.stream.incarnation: self.counts["fenced"] += 1
+            self.counts["refused_versions"] += 1
+            reason = f"schema version {opened.schema_version} is not supported, only {SCHEMA_VERSION}"
+            return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
+        known = self._sources.get(topic)
+        if known is not None and opened.incarnation < known.stream.incarnation:
+            self.counts["fenced"] += 1
             reason = f"incarnation {opened.incarnation} of {topic!r} is older than {known.stream.incarnation}"
             return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
-            stream = Stream(topic, opened.simulation, opened.incarnation, opened.clock) if known is not None
-            and stream == known.stream: # The same incarnation knocks again after a lost connection: what it
-            said holds, what was lost is asked for. known.lost() if seq is not None and
-            known.sequence.admit(seq) is Arrival.DUPLICATE: self.counts["duplicates"] += 1 return
-            Verdict(refused=refused, welcome=True, resync=True, last_seq=known.sequence.last) admitted =
-            self._sort(known, rest) return Verdict( admitted, refused, True, known.stale,
-            last_seq=known.sequence.last, accepted=1 + len(rest) ) source = self._sources[topic] =
-            _Source(stream, Sequence(-1 if seq is None else seq)) # A source that opens at a later number has
-            said things that this daemon never heard. source.stale = bool(seq) admitted = [Opened(stream),
-            *self._sort(source, rest)] return Verdict( admitted, refused, True, source.stale,
-            last_seq=source.sequence.last, accepted=1 + len(rest) )
+        stream = Stream(topic, opened.simulation, opened.incarnation, opened.clock)
+        if known is not None and stream == known.stream:
+            # The same incarnation knocks again: what it said holds, what was lost meanwhile is asked for.
+            known.lost()
+            if seq is not None and known.sequence.admit(seq) is Arrival.DUPLICATE:
+                self.counts["duplicates"] += 1
+                return Verdict(refused=refused, welcome=True, resync=True, last_seq=known.sequence.last)
+            admitted = self._sort(known, rest)
+            return Verdict(
+                admitted, refused, True, known.stale, last_seq=known.sequence.last, accepted=1 + len(rest)
+            )
+        source = self._sources[topic] = _Source(stream, Sequence(-1 if seq is None else seq))
+        # A source that opens at a later number has said things that this daemon never heard.
+        source.stale = bool(seq)
+        admitted = [Opened(stream), *self._sort(source, rest)]
+        return Verdict(
+            admitted, refused, True, source.stale, last_seq=source.sequence.last, accepted=1 + len(rest)
+        )
 
     def _sort(self, source: _Source, events: Seq[Event]) -> list[Admitted]:
         admitted: list[Admitted] = []

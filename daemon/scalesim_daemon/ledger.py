@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts prefetches (one per agent and invocation, however many chunks) and the tokens computed for
-    them."""
+    """Counts prefetches (one per agent and invocation, however many chunks) and the tokens computed."""
 
     prefetches: int = 0
     used: int = 0

@@ -1,5 +1,4 @@
-"""What the planner sees and what it says: immutable, free of I/O. Seconds are wall seconds until the
-invocation."""
+"""What the planner sees and what it says: immutable. Seconds are wall seconds until the invocation."""
 
 from __future__ import annotations
 
@@ -90,8 +89,8 @@ class LoraWish:
 class LoraCache:
     """A snapshot of one engine's LoRA places. `device` and `host` name the LoRAs there, next victim first.
 
-    Sizes are in LoRAs; None where the engine doesn't tell, and then nothing is prefetched. `staging_free` is
-    in bytes.
+    Sizes are in LoRAs, None where the engine doesn't tell: nothing is prefetched then. `staging_free` is in
+    bytes.
     """
 
     device: tuple[str, ...]

@@ -21,8 +21,7 @@ def plan_blocks(cache: BlockCache) -> list[Step]:
     steps: list[Step] = []
     wishes = sorted((w for w in cache.wishes if w.seconds < math.inf and not w.held), key=lambda w: w.seconds)
     for wish in wishes:
-        # What comes after the next invocations leaves room for what these will take, so as not to be their
-        # victim.
+        # What comes after the next invocations leaves room for these, so as not to be their victim.
         reserve = cache.reserve if wish.seconds > wishes[0].seconds else 0
         if wish.agent in queue.robbed:
             return steps

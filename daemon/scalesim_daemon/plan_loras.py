@@ -1,5 +1,4 @@
-"""Plan which LoRAs are registered, staged and brought into an engine that evicts the least recently used.
-Pure."""
+"""Plan which LoRAs are registered, staged and brought into an engine that evicts the LRU one. Pure."""
 
 from __future__ import annotations
 
@@ -57,8 +56,7 @@ def _leaving(staged: list[LoraWish], wish: LoraWish, room: int) -> list[LoraWish
 
 
 def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
-    """Bring in the nearest that the host places hold, the farthest of them first, so that the nearest end in
-    slots."""
+    """Bring in the nearest that the host places hold, the nearest last, so that they end in slots."""
     if not cache.device_places:
         return []
     places = max(cache.device_places, cache.host_places or 0)
@@ -88,7 +86,7 @@ class _Places:
         before = self.device, self.host
         touched: dict[str, Step] = {}
         while (kept := self._nearer_victim(wish)) is not None:
-            if kept.name in touched or kept.name not in self.device:
+            if kept.held or kept.name in touched or kept.name not in self.device:
                 self.device, self.host = before
                 return []
             self._use(kept.name)
@@ -108,8 +106,7 @@ class _Places:
         return victims
 
     def _after(self, name: str) -> tuple[list[str], list[str], tuple[str, ...]]:
-        """Return slots, host places and who lost one, once `name` was used: what leaves the host leaves its
-        slot."""
+        """Return slots, host places and who lost one, once `name` was used; without a host place, no slot."""
         host = [other for other in self.host if other != name] + [name]
         host, gone = host[-self._host_places :], host[: -self._host_places]
         device = [other for other in self.device if other != name and other not in gone] + [name]

@@ -279,8 +279,8 @@ class Population:
     def _estimate(self, voice: _Voice, key: str, name: str | None = None) -> None:
         name = key.partition("/")[2] if name is None else name
         estimate = voice.blend.estimate(name)
-        voice.score.estimated(name, None if estimate is None else estimate.due, voice.clock.now)
-        due = None if estimate is None else Due(estimate, voice.clock, partial(voice.blend.estimate, name))
+        due = None if estimate is None else Due.of(estimate, voice.clock, partial(voice.blend.estimate, name))
+        voice.score.estimated(name, None if due is None else due.estimate.due, voice.clock.now)
         self.board.put(key, voice.stream.source, due)
         self._changes.dues.add(key)
 

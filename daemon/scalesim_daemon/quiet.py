@@ -16,8 +16,7 @@ LARGEST_CREDIT_SECONDS = 1.0
 
 
 class Quiet:
-    """Decides for one engine; requests are counted since the engine's start, ours and announced ones since
-    ours."""
+    """Decides for one engine. It counts requests since its start, ours and announced ones since ours."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -31,8 +30,7 @@ class Quiet:
         self.pressure: Pressure | None = None
 
     def observe(self, pressure: Pressure, accounted: int, wall: float) -> None:
-        """Take in the engine's counts; `accounted` is how many requests were started by us or announced so
-        far.
+        """Take in the engine's counts; `accounted` is how many requests we have started or heard announced.
 
         What one look alone shows may be a request whose announcement is still on its way: two in a row must
         show it. Requests that never reach the engine make the excess smaller; it is then taken anew from the
@@ -53,8 +51,7 @@ class Quiet:
             self._excess, self._peak, self._rebased_at = self._peak, certain, wall
 
     def recount(self) -> None:
-        """What is accounted for no longer matches what the engine counts: compare from the next observation
-        on."""
+        """What is accounted for no longer matches the engine's counts: compare from the next look on."""
         self._excess = None
 
     def restarted(self) -> None:

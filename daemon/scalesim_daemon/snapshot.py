@@ -15,8 +15,7 @@ PINNED_SECONDS = -1.0
 
 
 class Ranking:
-    """Every agent's distance in wall seconds as the planner takes it: pinned agents are nearer than any
-    other."""
+    """Every agent's distance in wall seconds as the planner takes it: pinned agents are nearer than any."""
 
     def __init__(self, population: Population, pins: Collection[str]) -> None:
         self._population = population

@@ -1,5 +1,4 @@
-"""What the daemon knows of one engine: its blocks, LoRA places and pressure, and how old that knowledge
-is."""
+"""What the daemon knows of one engine: its blocks, LoRA places and pressure, and whether that is current."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ from scalesim_daemon.quiet import Quiet
 
 
 class LoraPlaces:
-    """The LoRAs an engine holds, by the rule it follows: least recently used out first, on the device and on
-    the host.
+    """The LoRAs an engine holds, by its rule: least recently used out first, on the device and on the host.
 
     Engines don't tell where a LoRA is, so this is a shadow of their bookkeeping, fed by every use.
     """

@@ -14,8 +14,7 @@ from scalesim_client.events import EVENT_TYPES, Event
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An event that was not taken: its `type` as sent (or `?`) and why. `unknown` marks a type we don't
-    know."""
+    """An event that was not taken: its `type` as sent (or `?`) and why. `unknown` marks an unknown type."""
 
     type: str
     reason: str

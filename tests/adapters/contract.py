@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -28,106 +25,23 @@ from scalesim_adapters.base import (
     NotFound,
     PrefixItem,
     Rejected,
-    Removed,
-    ResidencyEvent,
     Stored,
     Tier,
     Unsupported,
 )
+from tests.adapters.contract_tools import (
+    BLOCK,
+    LONG,
+    VOCABULARY,
+    Subject,
+    cut,
+    eventually,
+    listening,
+    prefixes,
+    run,
+)
 
-LONG = 30.0
-BLOCK = 32
-VOCABULARY = 4000
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One running engine: how to reach it and what it was started with. `loras` are folders, all
-    different."""
-
-    connect: Callable[[], EngineAdapter]
-    base: str
-    device_blocks: int
-    max_model_len: int
-    loras: tuple[Path, ...]
-    kill: Callable[[], None]
-    restart: Callable[[], None]
-
-
-@dataclass
-class Listener:
-    """Everything that an adapter's events have said so far."""
-
-    seen: list[ResidencyEvent] = field(default_factory=list)
-    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def listen(self, events: AsyncIterator[ResidencyEvent]) -> None:
-        async for event in events:
-            async with self._news:
-                self.seen.append(event)
-                self._news.notify_all()
-
-    async def until(self, done: Callable[[], bool], within: float = LONG) -> None:
-        """Wait until `done` holds of what was seen."""
-        async with asyncio.timeout(within), self._news:
-            await self._news.wait_for(done)
-
-    def stored(self, agent: str) -> list[Stored]:
-        return [event for event in self.seen if isinstance(event, Stored) and event.agent == agent]
-
-    def hashes(self, agent: str) -> list[object]:
-        return [block for event in self.stored(agent) for block in event.hashes]
-
-    def removed(self) -> list[object]:
-        return [block for event in self.seen if isinstance(event, Removed) for block in event.hashes]
-
-    def cleared(self) -> int:
-        return sum(isinstance(event, Cleared) for event in self.seen)
-
-
-@asynccontextmanager
-async def listening(adapter: EngineAdapter) -> AsyncIterator[Listener]:
-    """Listen in the background until the block ends."""
-    listener = Listener()
-    task = asyncio.create_task(listener.listen(adapter.events()))
-    try:
-        yield listener
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], within: float = LONG) -> None:
-    """Ask again and again, an engine has no other way to tell, until it holds."""
-    async with asyncio.timeout(within):
-        while not await holds():
-            pass
-
-
-def run(subject: Subject, body: Callable[[EngineAdapter], Awaitable[None]]) -> None:
-    """Run one test's body with an adapter of its own."""
-
-    async def main() -> None:
-        adapter = subject.connect()
-        try:
-            await body(adapter)
-        finally:
-            await adapter.close()
-
-    asyncio.run(main())
-
-
-def prefixes(subject: Subject, test: str) -> Iterator[PrefixItem]:
-    """Yield prefixes of 8 blocks, of agents and tokens that no other test has."""
-    rng = random.Random(f"{test} {subject.connect}")
-    for number in range(1000):
-        tokens = tuple(rng.randrange(10, VOCABULARY) for _ in range(8 * BLOCK))
-        yield PrefixItem(f"{test}-{number}-{rng.randrange(10**9)}", subject.base, tokens)
-
-
-def cut(item: PrefixItem, blocks: int) -> PrefixItem:
-    """Return the first `blocks` blocks of an item."""
-    return PrefixItem(item.agent, item.model, item.token_ids[: blocks * BLOCK], item.cache_salt)
+__all__ = ["BLOCK", "EngineContract", "Subject"]
 
 
 class EngineContract:
@@ -207,7 +121,7 @@ class EngineContract:
             async with listening(adapter) as listener:
                 await adapter.load(cut(item, 3), Tier.DEVICE, deadline=LONG)
                 await adapter.load(item, Tier.DEVICE, deadline=LONG)
-                await listener.until(lambda: len(listener.hashes(item.agent)) == 8)
+                await listener.stored_all(item)
                 events = listener.stored(item.agent)
             chain = [None, *(event.hashes[-1] for event in events)]
             assert [event.parent for event in events] == chain[:-1]
@@ -224,7 +138,7 @@ class EngineContract:
             async with listening(adapter) as listener:
                 for item in (first, first, second):
                     await adapter.load(item, Tier.DEVICE, deadline=LONG)
-                await listener.until(lambda: len(listener.hashes(second.agent)) == 8)
+                await listener.stored_all(second)
                 assert len(listener.hashes(first.agent)) == 8
 
         run(subject, body)
@@ -254,7 +168,7 @@ class EngineContract:
                 rest = others[count // 2 :] + [next(source) for _ in range(3)]
                 for item in rest:
                     await adapter.load(item, Tier.DEVICE, deadline=LONG)
-                    await listener.until(lambda agent=item.agent: len(listener.hashes(agent)) == 8)
+                    await listener.stored_all(item)
                     gone = listener.removed()
                     if set(listener.hashes(oldest.agent)) <= set(gone):
                         break
@@ -414,7 +328,7 @@ class EngineContract:
             first = await adapter.probe()
             async with listening(adapter) as listener:
                 await adapter.load(item, Tier.DEVICE, deadline=LONG)
-                await listener.until(lambda: len(listener.hashes(item.agent)) == 8)
+                await listener.stored_all(item)
                 assert listener.cleared() == 1
                 await asyncio.to_thread(mortal.kill)
                 for call in (
@@ -429,7 +343,7 @@ class EngineContract:
                 await listener.until(lambda: listener.cleared() == 2)
                 assert (await adapter.load(item, Tier.DEVICE, deadline=LONG)).cached == 0
                 await adapter.load(other, Tier.DEVICE, deadline=LONG)
-                await listener.until(lambda: len(listener.hashes(other.agent)) == 8)
+                await listener.stored_all(other)
                 at = listener.seen.index(Cleared(), 1)
                 kept = [event for event in listener.seen[at:] if isinstance(event, Stored)]
                 assert {event.agent for event in kept} == {item.agent, other.agent}
@@ -442,7 +356,7 @@ class EngineContract:
             rng = random.Random("under load")
             length = (mortal.max_model_len // BLOCK - 2) * BLOCK
             item = PrefixItem(
-                "under-load", mortal.base, tuple(rng.randrange(10, 4000) for _ in range(length))
+                "under-load", mortal.base, tuple(rng.randrange(10, VOCABULARY) for _ in range(length))
             )
             async with listening(adapter) as listener:
                 loading = asyncio.create_task(adapter.load(item, Tier.DEVICE, deadline=LONG))

@@ -1,4 +1,4 @@
-"""vLLM's block pool, written a second time and as simply as possible, to judge what the daemon makes of its events."""
+"""vLLM's block pool once more, as simple as possible, to judge what the daemon makes of its events."""
 
 from __future__ import annotations
 

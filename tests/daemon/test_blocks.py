@@ -176,7 +176,7 @@ def test_a_longer_chat_extends_the_prefix() -> None:
     bench = Bench(Pool(50))
     said = [1, 2, 3, 4]
     for _ in range(3):
-        bench.serve("a", said + [9])
+        bench.serve("a", [*said, 9])
         said += bench.unseen(4)
     assert bench.tree.prefix_blocks("a") == 4
 
@@ -275,7 +275,7 @@ moves = st.lists(
 
 
 def play(bench: Bench, script: Sequence[tuple[str | None, int, bool, int]], *, announced: bool) -> None:
-    """Serve requests: who calls, with how many fresh tokens, whether that ends at once, and which one ends next.
+    """Serve requests: who calls, with how many fresh tokens, whether that ends at once, and who ends next.
 
     An agent has one request at a time."""
     running: list[Request] = []
@@ -320,7 +320,7 @@ def test_residency_equals_the_engines(
 def test_announced_requests_make_every_victim_predictable(
     script: list[tuple[str | None, int, bool, int]], capacity: int, chunk: int
 ) -> None:
-    """Prompts of whole blocks without a fresh token are left out: what they took for a hit is computed again."""
+    """Prompts of whole blocks without a fresh token are left out: they compute again what seemed a hit."""
     bench = Bench(Pool(capacity, chunk=chunk))
     for agent, (namespace, prefix) in AGENTS.items():
         bench.tree.declare(agent, namespace, prefix)

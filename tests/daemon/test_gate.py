@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalesim_client.codec import pack_event
 from scalesim_client.events import (
     ActivityStarted,
     AgentIdled,
@@ -290,7 +289,7 @@ def sensible(said: list[Event]) -> list[Event]:
 
 
 def messages(log: list[Event]) -> list[list[Raw]]:
-    """Number the log as a source would say it, with a snapshot in two parts after every tenth event and at the end."""
+    """Say the log as a source would, with a snapshot in two parts after every tenth event and at the end."""
     state, said = NewestState(), [[opened()]]
     for index, event in enumerate(log):
         state.apply(event)
@@ -309,8 +308,8 @@ def hear(gate: Gate, population: Population, numbered: Iterable[tuple[int, list[
 
 
 def known(population: Population) -> dict[str, object]:
-    """What the daemon makes of a feed: estimates, memory and requests in flight, agent by agent. How long a step is,
-    and so what is overdue, each learns from the steps that it has seen."""
+    """What the daemon makes of a feed: estimates, memory and requests in flight, agent by agent. How long a
+    step is, and so what is overdue, each learns from the steps that it has seen."""
     keys = {*population.agents, *population.board.agents()}
     return {
         key: (
@@ -353,8 +352,8 @@ def test_faults_of_the_feed_cost_time_only(log: list[Event], data: st.DataObject
 
 
 def restatable(event: Event) -> bool:
-    """Whether a snapshot says exactly the same: a plain order stays whole, and of a running request and a walk the
-    order in time is not restated."""
+    """Whether a snapshot says exactly the same: a plain order stays whole, and of a running request and a
+    walk the order in time is not restated."""
     return not isinstance(event, AgentMoved) and not (isinstance(event, PlanDeclared) and event.at is None)
 
 

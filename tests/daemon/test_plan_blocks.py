@@ -20,7 +20,7 @@ Seconds = Mapping[str, float]
 
 
 def prefixes(shared: Sequence[int], private: Sequence[int]) -> dict[str, list[int]]:
-    """Agents whose prefixes begin with so many shared blocks and go on with so many of their own; two tokens each."""
+    """Agents whose prefixes begin with so many shared blocks and go on with so many of their own."""
     return {
         f"agent{index}": [
             *range(2 * shared[index % len(shared)]),

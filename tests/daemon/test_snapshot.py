@@ -119,7 +119,7 @@ calls = st.tuples(st.integers(0, 5), st.integers(1, 5), st.integers(0, 6))
 def test_the_daemon_sees_the_truth_and_keeps_what_is_near(
     blocks: int, shared: list[int], private: list[int], steps: list[list[tuple[int, int, int]]]
 ) -> None:
-    """Day by day: agents call, then the engine is idle, and plans are carried out until nothing is left to do."""
+    """Step by step: agents call, the engine is idle, and plans are carried out until nothing is to do."""
     world = World(blocks, prefixes(shared, private))
     world.say(StepAdvanced(now=0.0))
     fresh = 10**6
