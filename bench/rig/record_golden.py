@@ -45,7 +45,7 @@ class Recorder:
         self.http = httpx.Client(base_url=url, timeout=60)
         self.answers: list[dict[str, Any]] = []
         self.batches: list[dict[str, Any]] = []
-        context = zmq.Context.instance()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._feed = context.socket(zmq.SUB)
         self._feed.connect(f"ipc://{run}/kv")
         self._feed.subscribe(b"")

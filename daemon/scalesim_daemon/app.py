@@ -49,7 +49,9 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
     """
     async with AsyncExitStack() as stack:
         url = await _store_url(stack, settings)
-        sidecar = Sidecar(settings, LoraLibrary.open(settings.loras), Mirror(url), settings.mode)
+        library = LoraLibrary.open(settings.loras)
+        stack.callback(library.close)
+        sidecar = Sidecar(settings, library, Mirror(url), settings.mode)
         await _read_intents(sidecar, url)
         feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe)
         stack.callback(feed.close)
@@ -151,6 +153,8 @@ def configure_logging(settings: LogSettings) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.level.upper()]
+        ),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )

@@ -28,8 +28,12 @@ def serve(
     ] = None,
     feed: Annotated[str | None, typer.Option(help="Where simulations connect.")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the REST API; 0 takes a free one.")] = None,
-    redis: Annotated[str | None, typer.Option(help="URL of a Redis or Valkey; without one, an embedded one.")] = None,
-    mode: Annotated[RunMode | None, typer.Option(help="active, paused, or observe: plan, and act on nothing.")] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="URL of a Redis or Valkey; without one, an embedded one.")
+    ] = None,
+    mode: Annotated[
+        RunMode | None, typer.Option(help="active, paused, or observe: plan, and act on nothing.")
+    ] = None,
 ) -> None:
     """Run the daemon beside the engines until it is told to stop."""
     overrides: dict[str, Any] = {

@@ -112,7 +112,9 @@ class Driver:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if fresh:
-                log.info("engine found", engine=self.view.name, version=info.version, blocks=info.device_blocks)
+                log.info(
+                    "engine found", engine=self.view.name, version=info.version, blocks=info.device_blocks
+                )
                 for agent in self._population.agents.values():
                     if agent.memory is not None:
                         self.bind(agent.key, agent.memory)
@@ -123,7 +125,8 @@ class Driver:
         """Wait until a call found the engine unreachable, `within` seconds at most."""
         self._doubt.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._doubt.wait(), within)
+            async with asyncio.timeout(within):
+                await self._doubt.wait()
             await asyncio.sleep(RETRY_SECONDS)
 
     def _unreachable(self, error: EngineError) -> None:
@@ -166,7 +169,9 @@ class Driver:
 
     async def _tokenize(self, agent: str, memory: Memory) -> None:
         try:
-            tokens = await self.adapter.tokenize(self._model(memory), text=memory.text, messages=memory.messages)
+            tokens = await self.adapter.tokenize(
+                self._model(memory), text=memory.text, messages=memory.messages
+            )
         except EngineError as error:
             log.warning("prefix not tokenized", engine=self.view.name, agent=agent, error=str(error))
             return
@@ -263,7 +268,12 @@ class Driver:
         self._failures[key] = _Failure(count, monotonic() + wait)
         self.view.ledger.failed += 1
         log.warning(
-            "step failed", engine=self.view.name, action=step.action, key=step.key, error=str(error), retry_in=wait
+            "step failed",
+            engine=self.view.name,
+            action=step.action,
+            key=step.key,
+            error=str(error),
+            retry_in=wait,
         )
         if isinstance(error, EngineUnavailable):
             self._unreachable(error)
@@ -283,7 +293,10 @@ class Driver:
             return 0
         memory = agent.memory if agent is not None else None
         item = PrefixItem(
-            step.key, self._model(memory), tree.tokens(step.key, step.stop), memory.cache_salt if memory else None
+            step.key,
+            self._model(memory),
+            tree.tokens(step.key, step.stop),
+            memory.cache_salt if memory else None,
         )
         self.view.requests_started += 1
         tree.started(step.key)

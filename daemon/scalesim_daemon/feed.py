@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import count
-from time import time
 
 import structlog
 import zmq
@@ -42,7 +41,9 @@ class Sampler:
                 kind = ("other", "other")
             seen = self._seen[kind] = self._seen.get(kind, 0) + 1
             if seen % 1000 == 1:
-                log.warning("event ignored", source=source[:64], type=refusal.type, reason=refusal.reason, times=seen)
+                log.warning(
+                    "event ignored", source=source[:64], type=refusal.type, reason=refusal.reason, times=seen
+                )
 
 
 class Feed:
@@ -92,8 +93,15 @@ class Feed:
             verdict = self._take(frames)
             if verdict is None or not (verdict.welcome or verdict.resync):
                 continue
-            reply = pack_control("welcome" if verdict.welcome else "resync", last_seq=verdict.last_seq, resync=verdict.resync, error=verdict.error)
-            await self._router.send_multipart([identity, *pack_frames("scalesimd", next(self._numbers), reply)])
+            reply = pack_control(
+                "welcome" if verdict.welcome else "resync",
+                last_seq=verdict.last_seq,
+                resync=verdict.resync,
+                error=verdict.error,
+            )
+            await self._router.send_multipart(
+                [identity, *pack_frames("scalesimd", next(self._numbers), reply)]
+            )
 
     async def _follow(self, publisher: SubscribeSettings) -> None:
         socket = self._socket(zmq.SUB)
@@ -122,7 +130,9 @@ class Feed:
                         return
                     self._take(frames)
         except TimeoutError:
-            log.warning("replay not answered", endpoint=endpoint, remedy="check the publisher's replay endpoint")
+            log.warning(
+                "replay not answered", endpoint=endpoint, remedy="check the publisher's replay endpoint"
+            )
         finally:
             dealer.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -79,10 +80,9 @@ class Sidecar:
     async def run(self) -> None:
         """Cycle until cancelled: at once when woken, else at every tick."""
         while True:
-            try:
-                await asyncio.wait_for(self._woken.wait(), TICK_SECONDS)
-            except TimeoutError:
-                pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._woken.wait()
             self._woken.clear()
             self.cycle()
             # Events that came in one burst are handled by one cycle.
@@ -126,7 +126,9 @@ class Sidecar:
         for key, memory in bound:
             if memory.lora is not None and memory.lora_name is not None:
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
-        urgent = "an invocation started" if changes.started else "an agent was woken" if changes.woken else None
+        urgent = (
+            "an invocation started" if changes.started else "an agent was woken" if changes.woken else None
+        )
         for driver in self.drivers.values():
             if urgent is not None:
                 driver.cancel(urgent)

@@ -41,7 +41,6 @@ def plan_blocks(cache: BlockCache) -> list[Step]:
 class _Entry:
     lot: Lot
     blocks: int
-    moved: bool = False
 
 
 class _Queue:
@@ -68,7 +67,7 @@ class _Queue:
                 continue
             if entry.lot.seconds > seconds:
                 found += entry.blocks
-            elif entry.moved or self._toucher(entry.lot) is None:
+            elif self._toucher(entry.lot) is None:
                 return None
             else:
                 touches.append(entry)
@@ -86,14 +85,13 @@ class _Queue:
             reason = "nearer than what should go first"
             stop, seconds = self._resident[agent], self._seconds[agent]
             steps[agent] = Step(Action.TOUCH, MemoryKind.PREFIX_KV, agent, 0, stop, seconds, reason)
-            self._move_back(agent)
+            self._use(agent)
         return list(steps.values())
 
     def load(self, wish: Wish, start: int, stop: int) -> Step:
         """Carry out a load for which there is room, and return it as a step."""
-        self._move_back(wish.agent)
-        victims = self._take(stop - start, wish.agent)
-        self._entries.append(_Entry(Lot(stop - start, (wish.agent,), wish.seconds), stop - start, moved=True))
+        self._use(wish.agent)
+        victims = self._take(stop - start)
         self._resident[wish.agent] = stop
         reason = "takes blocks of agents due later" if victims else "takes blocks that nobody will ask for"
         return Step(Action.LOAD, MemoryKind.PREFIX_KV, wish.agent, start, stop, wish.seconds, reason, victims)
@@ -104,14 +102,11 @@ class _Queue:
             (agent for agent in lot.agents if agent in self._resident and agent not in self.robbed), None
         )
 
-    def _move_back(self, agent: str) -> None:
-        mine = [entry for entry in self._entries if agent in entry.lot.agents]
-        if mine:
-            self._entries = [entry for entry in self._entries if agent not in entry.lot.agents] + mine
-            for entry in mine:
-                entry.moved = True
+    def _use(self, agent: str) -> None:
+        """What a request has used goes to the back, out of reach of later steps: these serve farther ones."""
+        self._entries = [entry for entry in self._entries if agent not in entry.lot.agents]
 
-    def _take(self, blocks: int, agent: str) -> tuple[str, ...]:
+    def _take(self, blocks: int) -> tuple[str, ...]:
         """Let a request for `blocks` new blocks take them; return the agents that lose some."""
         wanted = blocks + self._overhead - self._free
         self._free = self._overhead + max(0, -wanted)
@@ -119,8 +114,6 @@ class _Queue:
         for entry in self._entries:
             if wanted <= 0:
                 break
-            if agent in entry.lot.agents:
-                continue
             taken = min(entry.blocks, wanted)
             entry.blocks -= taken
             wanted -= taken

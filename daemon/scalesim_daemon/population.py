@@ -120,7 +120,8 @@ class Population:
                     self._restate(stream, events, now, wall)
                 case Closed(stream):
                     self._close(stream.source)
-                    self._changes.closed.append(stream.simulation)
+                    if all(voice.stream.simulation != stream.simulation for voice in self._voices.values()):
+                        self._changes.closed.append(stream.simulation)
 
     def _open(self, stream: Stream, score: OrderScore | None = None) -> _Voice:
         voice = _Voice(stream, StreamClock(stream.clock), default_estimators(), score or OrderScore())

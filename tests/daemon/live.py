@@ -37,17 +37,24 @@ def overrides(folder: Path, *engines: str, **more: Any) -> dict[str, Any]:
         "api": {"port": 0},
         "redis": {"data_dir": str(folder / "valkey")},
         "loras": {"links_dir": str(folder / "links"), "staging_dir": str(folder / "staging")},
-        "engines": [{"kind": "vllm", "url": url, "name": f"engine-{number}"} for number, url in enumerate(engines)],
+        "engines": [
+            {"kind": "vllm", "url": url, "name": f"engine-{number}"} for number, url in enumerate(engines)
+        ],
         **more,
     }
 
 
 @asynccontextmanager
-async def daemon(folder: Path, *engines: str, **more: Any) -> AsyncIterator[tuple[Sidecar, httpx.AsyncClient]]:
+async def daemon(
+    folder: Path, *engines: str, **more: Any
+) -> AsyncIterator[tuple[Sidecar, httpx.AsyncClient]]:
     """Run a daemon beside engines; yields it and a client of its API."""
-    async with running(load_settings(None, overrides(folder, *engines, **more))) as sidecar:
-        async with httpx.AsyncClient(base_url=sidecar.api_url, timeout=WITHIN) as api:
-            yield sidecar, api
+    settings = load_settings(None, overrides(folder, *engines, **more))
+    async with (
+        running(settings) as sidecar,
+        httpx.AsyncClient(base_url=sidecar.api_url, timeout=WITHIN) as api,
+    ):
+        yield sidecar, api
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -93,7 +100,9 @@ class Raw:
         """Send frames as they are."""
         await self._socket.send_multipart(frames)
 
-    async def open(self, simulation: str = "sim", *, incarnation: int = 1, version: str = "1.0") -> dict[str, Any]:
+    async def open(
+        self, simulation: str = "sim", *, incarnation: int = 1, version: str = "1.0"
+    ) -> dict[str, Any]:
         """Open the stream and return the daemon's welcome."""
         self.seq = 0
         await self.say(
@@ -116,4 +125,3 @@ class Raw:
     def close(self) -> None:
         """Close the socket."""
         self._context.destroy(linger=0)
-

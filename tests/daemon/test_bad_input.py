@@ -1,18 +1,17 @@
 """What must not bring the daemon down, nor cost a simulation a request."""
 
 import asyncio
-import shutil
-import subprocess
 from pathlib import Path
 
 import msgpack
 import pytest
-import redis
+import redis.asyncio
 
 from scalesim_adapters.emulator.faults import Restart, Status
 from scalesim_client import Publisher
 from scalesim_client.codec import pack_frames
 from tests.daemon.live import Raw, daemon, emulator, report, resident, until
+from tests.daemon.stores import External
 
 BLOCK = 32
 
@@ -41,7 +40,9 @@ def test_a_bad_event_is_named_and_its_neighbours_are_taken(
         async with daemon(tmp_path) as (sidecar, api):
             source = Raw(sidecar.feed_address)
             await source.open()
-            good = [{"type": "agent.activity_started", "agent": name, "for": 5.0} for name in ("left", "right")]
+            good = [
+                {"type": "agent.activity_started", "agent": name, "for": 5.0} for name in ("left", "right")
+            ]
             payload = msgpack.packb([1.0, [good[0], event, good[1]]])
             await source.send(pack_frames("raw", source.seq, payload))
 
@@ -118,7 +119,10 @@ def test_two_simulations_may_have_the_same_agent_ids(tmp_path: Path) -> None:
 
                 async def apart() -> bool:
                     found = (await api.get("/v1/agents")).json()["agents"]
-                    return {agent["key"]: agent["distance"] for agent in found} == {"one/1": 3.0, "two/1": 9.0}
+                    return {agent["key"]: agent["distance"] for agent in found} == {
+                        "one/1": 3.0,
+                        "two/1": 9.0,
+                    }
 
                 await until(apart)
 
@@ -213,28 +217,24 @@ def test_an_engine_that_answers_500_is_tried_again(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server installed")
 def test_redis_that_goes_away_and_comes_back_is_filled_again(tmp_path: Path) -> None:
-    socket = tmp_path / "redis.sock"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)]
-
     async def scene() -> None:
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        store = redis.Redis(unix_socket_path=str(socket), decode_responses=True)
+        server = External()
+        await server.start()
+        store = redis.asyncio.Redis.from_url(server.url, decode_responses=True)
         try:
-            async with daemon(tmp_path, redis={"url": f"unix://{socket}"}) as (sidecar, api):
+            async with daemon(tmp_path, redis={"url": server.url}) as (sidecar, api):
                 with Publisher("village", address=sidecar.feed_address) as publisher:
                     publisher.activity("a", until=5.0)
 
-                    async def written() -> bool:
+                    async def written(agent: str = "a", due: float = 5.0) -> bool:
                         try:
-                            return store.zscore("ss:{village}:due:step", "a") == 5.0
+                            return bool(await store.zscore("ss:{village}:due:step", agent) == due)
                         except redis.RedisError:
                             return False
 
                     await until(written)
-                    server.kill()
-                    server.wait()
+                    await server.kill()
                     publisher.activity("b", until=6.0)
 
                     async def heard() -> bool:
@@ -242,15 +242,11 @@ def test_redis_that_goes_away_and_comes_back_is_filled_again(tmp_path: Path) -> 
 
                     await until(heard)
                     assert (await api.get("/health")).status_code == 200
-                    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-                    async def whole() -> bool:
-                        return await written() and store.zscore("ss:{village}:due:step", "b") == 6.0
-
-                    await until(whole)
+                    await server.back()
+                    await until(written)
+                    await until(lambda: written("b", 6.0))
         finally:
-            store.close()
-            server.kill()
-            server.wait()
+            await store.aclose()
+            await server.stop()
 
     asyncio.run(scene())

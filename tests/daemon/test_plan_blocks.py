@@ -234,6 +234,14 @@ def test_an_agent_that_cannot_be_touched_ends_the_plan() -> None:
     assert plan_blocks(cache) == []
 
 
+def test_an_agent_that_lost_blocks_to_a_step_waits_for_the_next_plan() -> None:
+    """How much it still has is then known: neither its wish nor a touch may rest on the old count."""
+    lots = (Lot(3, ("b",), 2.0), Lot(9, (), math.inf))
+    a, b, c = Wish("a", 1.0, 2, 0), Wish("b", 2.0, 3, 3), Wish("c", 3.0, 2, 0)
+    for wishes in ((a, b, c), (a, replace(b, blocks=5))):
+        assert [step.key for step in plan_blocks(BlockCache(1, lots, wishes, 8))] == ["a"]
+
+
 def test_a_long_plan_is_cut() -> None:
     wishes = tuple(Wish(f"agent{index}", float(index), 10, 0) for index in range(50))
     assert len(plan_blocks(BlockCache(10_000, (), wishes, chunk=1))) == MAX_STEPS

@@ -73,7 +73,9 @@ def test_a_prefix_is_learned_from_the_engines_events_alone(tmp_path: Path) -> No
                     publisher.activity("b", until=1.0)
 
                     async def back() -> bool:
-                        return await resident(api, "village/b") == 20 and (await report(api))["prefetches"] > 0
+                        return (
+                            await resident(api, "village/b") == 20 and (await report(api))["prefetches"] > 0
+                        )
 
                     await until(back)
 
@@ -83,7 +85,9 @@ def test_a_prefix_is_learned_from_the_engines_events_alone(tmp_path: Path) -> No
 def test_dues_are_in_redis_under_the_documented_keys(tmp_path: Path) -> None:
     async def scene() -> None:
         async with daemon(tmp_path) as (sidecar, _):
-            store = redis.Redis(unix_socket_path=str(tmp_path / "valkey" / "valkey.sock"), decode_responses=True)
+            store = redis.Redis(
+                unix_socket_path=str(tmp_path / "valkey" / "valkey.sock"), decode_responses=True
+            )
             with Publisher("village", address=sidecar.feed_address) as publisher:
                 publisher.step(3.0)
                 publisher.activity("a", for_=4.0)
