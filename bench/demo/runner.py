@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from bench.demo.prompts import MODEL, OUTPUT_TOKENS, PREFIX_TOKENS, PromptBook
+from bench.demo.prompts import FRESH_TOKENS, MODEL, OUTPUT_TOKENS, PREFIX_TOKENS, PromptBook
 from bench.workloads.base import Call, Workload
 from scalesim_client.events import (
     AgentRegistered,
@@ -113,12 +113,9 @@ async def time_prefill(engine: str, prompts: PromptBook) -> float:
 
     Measured with prompts that no agent has, so that the cache gains nothing; the first one only warms up.
     """
-    agents = list(prompts.prefixes)[:3]
+    unlike = [ids[::-1] + ids[:FRESH_TOKENS] for ids in list(prompts.prefixes.values())[:3]]
     async with httpx.AsyncClient(base_url=engine, timeout=300) as client:
-        times = [
-            (await _stream(client, "preparation/" + agent, prompts.prefixes[agent][::-1]))["ttft"]
-            for agent in agents
-        ]
+        times = [(await _stream(client, "preparation/prefill", prompt))["ttft"] for prompt in unlike]
     return float(min(times[1:]))
 
 

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -37,7 +38,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Publisher:
-    """Publishes like vLLM: a live stream, and a replay of the last `keep` batches."""
+    """Publishes like vLLM: a live stream, and a replay of the last `keep` batches. `run` closes what is open."""
+
+    opened: ClassVar[list[Publisher]] = []
 
     def __init__(self, run: Path, keep: int = 100, first: int = 0) -> None:
         self._context = zmq.asyncio.Context()
@@ -48,6 +51,7 @@ class Publisher:
         self._keep, self._next = keep, first
         self._buffer: list[tuple[int, bytes]] = []
         self._server = asyncio.create_task(self._serve())
+        self.opened.append(self)
 
     async def publish(self, block: int, *, lost: bool = False) -> None:
         """Publish that a block was stored; a `lost` batch is only replayed."""
@@ -152,7 +156,12 @@ async def hearing(engine: Engine) -> AsyncIterator[Heard]:
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        await body()
+        try:
+            await body()
+        finally:
+            for publisher in Publisher.opened:
+                await publisher.close()
+            Publisher.opened.clear()
 
     asyncio.run(main())
 
@@ -166,7 +175,6 @@ def test_a_late_listener_hears_the_history_and_then_the_present(tmp_path: Path) 
             await heard.until("cleared", 1, 2, 3)
             await publisher.publish(4)
             await heard.until("cleared", 1, 2, 3, 4)
-        await publisher.close()
 
     run(body)
 
@@ -181,7 +189,6 @@ def test_lost_messages_are_replayed_in_order(tmp_path: Path) -> None:
             await publisher.publish(3, lost=True)
             await publisher.publish(4)
             await heard.until("cleared", 1, 2, 3, 4)
-        await publisher.close()
 
     run(body)
 
@@ -193,7 +200,6 @@ def test_a_message_lost_before_a_silence_is_replayed(tmp_path: Path) -> None:
             await publisher.publish(1)
             await publisher.publish(2, lost=True)
             await heard.until("cleared", 1, 2)
-        await publisher.close()
 
     run(body)
 
@@ -213,7 +219,6 @@ def test_what_cannot_be_replayed_is_told(tmp_path: Path, monkeypatch: pytest.Mon
             await heard.until("cleared", 1, "lost", 4, 5)
             await publisher.publish(6)
             await heard.until("cleared", 1, "lost", 4, 5, 6)
-        await publisher.close()
 
     run(body)
 
@@ -225,7 +230,6 @@ def test_a_history_without_its_beginning_is_told(tmp_path: Path) -> None:
             await publisher.publish(block)
         async with hearing(Engine(tmp_path)) as heard:
             await heard.until("cleared", "lost", 2, 3)
-        await publisher.close()
 
     run(body)
 
@@ -245,7 +249,6 @@ def test_a_restarted_engine_is_cleared_and_counts_anew(tmp_path: Path) -> None:
             await heard.until("cleared", 1, 2, "cleared", 7)
             await publisher.publish(8)
             await heard.until("cleared", 1, 2, "cleared", 7, 8)
-        await publisher.close()
 
     run(body)
 
@@ -266,7 +269,6 @@ def test_an_engine_that_restarts_between_question_and_connection_is_not_mistaken
         assert engine.incarnation == "2"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await publisher.close()
 
     run(body)
 
@@ -282,7 +284,6 @@ def test_a_broken_connection_to_the_same_engine_loses_nothing(tmp_path: Path) ->
             publisher.remember(buffer)
             await publisher.publish(2, lost=True)
             await heard.until("cleared", 1, 2)
-        await publisher.close()
 
     run(body)
 
@@ -296,7 +297,6 @@ def test_without_replay_the_past_is_unknown_and_the_present_is_heard(tmp_path: P
             await publisher.subscribed()
             await publisher.publish(2)
             await heard.until("cleared", "lost", "lost", 2)
-        await publisher.close()
 
     run(body)
 
@@ -325,7 +325,6 @@ def test_an_engine_without_a_feed_says_so_once_and_may_come_back_with_one(tmp_pa
         await heard.until("lost", "cleared", 1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await publisher.close()
 
     run(body)
 

@@ -249,6 +249,16 @@ def test_what_nobody_needs_is_dropped() -> None:
     assert nodes(bench.tree) == 0
 
 
+def test_of_two_prompts_that_have_parted_only_the_newer_is_kept() -> None:
+    bench = Bench(Pool(20))
+    for _ in range(9):
+        bench.serve("a", [1, 2, *bench.unseen(11)])
+        bench.serve("x", bench.unseen(39))
+    bench.tree.forget("x")
+    bench.tree.cleared()
+    assert nodes(bench.tree) == 1 + 6
+
+
 def test_kept_prompts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "MOST_PROMPTS", 3)
     bench = Bench(Pool(10))
@@ -372,6 +382,22 @@ def test_an_unforeseen_victim_is_counted_and_teaches_the_order() -> None:
         bench.pool.serve(None, bench.unseen(3))
         bench.hear()
     assert (bench.tree.unpredicted, bench.tree.resident_blocks("a")) == (2, 2)
+
+
+def test_blocks_may_go_while_their_agents_request_waits() -> None:
+    """What is announced isn't in use yet: others may be served first."""
+    bench = Bench(Pool(4))
+    bench.tree.declare("a", PLAIN, [1, 2, 3, 4])
+    bench.serve("a", [1, 2, 3, 4, 5])
+    bench.tree.started("a")
+    bench.pool.serve(None, bench.unseen(7))
+    assert bench.hear() == 2
+    assert bench.tree.unpredicted == 2
+    bench.tree.released("a")
+    bench.assert_counts_agree()
+    assert (bench.tree.resident_blocks("a"), bench.order()) == (0, [frozenset()] * 3)
+    bench.serve("a", [1, 2, 3, 4, 5])
+    assert bench.tree.resident_blocks("a") == 2
 
 
 def test_two_requests_of_one_agent_at_once_are_counted() -> None:

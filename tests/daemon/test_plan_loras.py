@@ -63,6 +63,14 @@ def test_a_lora_in_use_or_nearer_is_no_victim() -> None:
     assert plan_loras(cache(wish("a", 5), wish("b", 5), device="b", host="b", places=(1, 1))) == []
 
 
+def test_a_touch_for_a_load_that_cannot_be_had_is_taken_back() -> None:
+    """For c, b would be touched, but then h would go, which no touch can save. For d, h may go, b may not."""
+    loras = cache(wish("b", 1), wish("d", 2), wish("h", 3), wish("c", 5), device="be", host="bhef")
+    steps = plan_loras(loras)
+    assert kinds(steps) == [(Action.TOUCH, "b"), (Action.LOAD, "d")]
+    assert steps[1].victims == ("h", "e")
+
+
 def test_files_are_staged_by_bytes_and_the_farthest_make_room() -> None:
     wishes = (
         wish("a", 1, 5),
