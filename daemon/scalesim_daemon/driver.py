@@ -240,8 +240,6 @@ class Driver:
         except asyncio.CancelledError as cancelled:
             result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
             self.view.ledger.cancelled += 1
-            # The engine doesn't count what was cancelled.
-            self.view.quiet.recount()
         except (EngineError, OSError, ValueError) as error:
             result = f"failed: {error}"
             self._failed(step, error)

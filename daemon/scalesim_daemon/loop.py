@@ -129,18 +129,18 @@ class Sidecar:
         urgent = (
             "an invocation started" if changes.started else "an agent was woken" if changes.woken else None
         )
-        for driver in self.drivers.values():
+        for name, driver in self.drivers.items():
             if urgent is not None:
                 driver.cancel(urgent)
             for key in changes.unbound:
                 driver.view.forget(key)
             for key, memory in bound:
                 driver.bind(key, memory)
-            for name in changes.unused_loras:
-                self._start(driver.release_lora(name))
+            for lora in changes.unused_loras:
+                self._start(driver.release_lora(lora))
             for key in changes.started:
                 agent = self.population.agents.get(key)
-                if agent is not None:
+                if agent is not None and self._may_serve(name, key):
                     driver.view.started(agent)
             for key in changes.finished:
                 driver.view.finished(key)
@@ -201,8 +201,13 @@ class Sidecar:
         """Whether an agent's requests go to this engine: the only one, or the one that served it last."""
         if len(self.drivers) == 1:
             return True
-        served = {name: driver.view.served.get(key, 0.0) for name, driver in self.drivers.items()}
-        return served[engine] > 0 and served[engine] == max(served.values())
+        latest = max(driver.view.served.get(key, 0.0) for driver in self.drivers.values())
+        return latest > 0 and self.drivers[engine].view.served.get(key) == latest
+
+    def _may_serve(self, engine: str, key: str) -> bool:
+        """Whether the agent's request may be on its way to this engine: its home, or any while it has none."""
+        homeless = all(key not in driver.view.served for driver in self.drivers.values())
+        return homeless or self._at_home(engine, key)
 
 
 def items_of(memory: Memory | None) -> list[str]:

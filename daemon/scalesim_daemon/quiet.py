@@ -50,10 +50,6 @@ class Quiet:
         if wall - self._rebased_at > REBASE_SECONDS:
             self._excess, self._peak, self._rebased_at = self._peak, certain, wall
 
-    def recount(self) -> None:
-        """What is accounted for no longer matches the engine's counts: compare from the next look on."""
-        self._excess = None
-
     def restarted(self) -> None:
         """The engine counts from zero again."""
         self._excess = None

@@ -148,3 +148,35 @@ def test_speculative_work_stops_when_an_invocation_starts(tmp_path: Path) -> Non
         return await resident(api, "village/far") == 20
 
     asyncio.run(scene())
+
+
+def test_a_village_in_steps_is_not_taken_for_traffic_that_nobody_announced(tmp_path: Path) -> None:
+    """Every step cancels a prefetch and sends several calls at once, whose announcements come first."""
+
+    async def scene() -> None:
+        with emulator(tmp_path, blocks=100, time_scale=0.3) as engine:
+            async with daemon(tmp_path, engine.url) as (sidecar, api):
+                with Publisher("village", address=sidecar.feed_address) as publisher:
+                    for agent in range(9):
+                        publisher.bind(f"a{agent}", token_ids=tokens(agent))
+                    for now in range(6):
+                        publisher.step(now)
+                        callers = [(3 * now + offset) % 9 for offset in range(3)]
+                        for agent in range(9):
+                            publisher.activity(f"a{agent}", until=now + 1 + (agent - 3 * now) % 9 // 3)
+
+                        async def at_work() -> bool:
+                            return bool((await api.get("/v1/plan")).json()["engines"][0]["in_flight"])
+
+                        await until(at_work)
+
+                        async def call(agent: int) -> None:
+                            with publisher.invocation(f"a{agent}"):
+                                await complete(engine.url, f"village/a{agent}", [*tokens(agent), 1, 2])
+
+                        await asyncio.gather(*map(call, callers))
+                seen = (await api.get("/v1/engines")).json()["engines"][0]
+                assert seen["shared"] is False
+                assert (await report(api))["cancelled"] > 0
+
+    asyncio.run(scene())

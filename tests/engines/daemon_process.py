@@ -1,0 +1,90 @@
+"""`scalesimd serve` as a process of its own, for tests that kill, freeze and restart it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from bench.rig.vllm import free_port
+
+READY_WITHIN = 30.0
+STOP_WITHIN = 20.0
+
+
+class DaemonProcess:
+    """One daemon beside one engine. Its store, sockets and log lie in `folder`; its addresses survive
+    restarts. As a context manager it is started on entry and ended on exit."""
+
+    def __init__(self, folder: Path, engine_url: str) -> None:
+        self.feed = f"ipc://{folder}/feed"
+        self.api = f"http://127.0.0.1:{free_port()}"
+        self.log = folder / "scalesimd.log"
+        self._command = [
+            *(str(Path(sys.executable).with_name("scalesimd")), "serve", "--engine", f"vllm={engine_url}"),
+            *("--feed", self.feed, "--api-port", self.api.rpartition(":")[2]),
+        ]
+        self._env = {
+            **os.environ,
+            "SCALESIM_REDIS__DATA_DIR": str(folder / "valkey"),
+            "SCALESIM_LORAS__LINKS_DIR": str(folder / "links"),
+            "SCALESIM_LORAS__STAGING_DIR": str(folder / "staging"),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> DaemonProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self.signal(signal.SIGCONT)
+            self._process.terminate()
+            self._end(STOP_WITHIN)
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log.open("ab") as sink:
+            self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, env=self._env)
+        deadline = time.monotonic() + READY_WITHIN
+        while not self._ready():
+            assert self.running and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started last still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.signal(signal.SIGKILL)
+        self._end(STOP_WITHIN)
+
+    def _end(self, within: float) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                process.wait(within)
+            finally:
+                process.kill()
+                process.wait()
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.api}/ready", timeout=2).is_success
+        except httpx.HTTPError:
+            return False
