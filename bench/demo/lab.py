@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -42,7 +43,9 @@ def engine(kind: EngineKind, flags: Flags, folder: Path) -> Iterator[str]:
 
 def _vllm(flags: Flags, folder: Path) -> VllmServer:
     given = default_flags(POOL_TOKENS) if flags == "default" else sidecar_flags(folder, POOL_TOKENS)
-    return VllmServer(MODELS / "mid", given, run=folder)
+    # On a larger machine vLLM leaves a core to its server by itself; of two it would use only one.
+    env = {"VLLM_CPU_OMP_THREADS_BIND": "0-1"} if os.cpu_count() == 2 else {}
+    return VllmServer(MODELS / "mid", given, run=folder, env=env)
 
 
 def _emulator(flags: Flags, folder: Path) -> EmulatorServer:
@@ -69,6 +72,7 @@ class Sidecar:
     api: str
     feed: str
     log: Path
+    process: subprocess.Popen[bytes]
 
     def report(self) -> dict[str, Any]:
         """Ask what became of the prefetches so far. Raises `DaemonFailed` where it doesn't answer."""
@@ -84,28 +88,31 @@ class Sidecar:
 
 
 @contextmanager
-def sidecar(engine_url: str, folder: Path) -> Iterator[Sidecar]:
+def sidecar(
+    engine_url: str, folder: Path, *, mode: str = "active", staging_bytes: int = 1 << 30, **engine: int
+) -> Iterator[Sidecar]:
     """Run `scalesimd serve` beside an engine, with an embedded store in `folder`, until the block ends.
 
-    Raises `DaemonFailed` where it doesn't become ready.
+    `engine` is what else the daemon is told of the engine, as in its settings. Raises `DaemonFailed` where it
+    doesn't become ready.
     """
-    running = Sidecar(f"http://127.0.0.1:{free_port()}", f"ipc://{folder}/feed", folder / "scalesimd.log")
+    port, feed, log = free_port(), f"ipc://{folder}/feed", folder / "scalesimd.log"
     command = [
-        *(str(Path(sys.executable).with_name("scalesimd")), "serve", "--engine", f"vllm={engine_url}"),
-        *("--feed", running.feed, "--api-port", running.api.rpartition(":")[2]),
+        *(str(Path(sys.executable).with_name("scalesimd")), "serve"),
+        *("--feed", feed, "--api-port", str(port), "--mode", mode),
     ]
     env = {
         **os.environ,
+        "SCALESIM_ENGINES": json.dumps([{"kind": "vllm", "url": engine_url, **engine}]),
         "SCALESIM_REDIS__DATA_DIR": str(folder / "valkey"),
         "SCALESIM_LORAS__LINKS_DIR": str(folder / "links"),
         "SCALESIM_LORAS__STAGING_DIR": str(folder / "staging"),
+        "SCALESIM_LORAS__STAGING_BYTES": str(staging_bytes),
     }
-    with (
-        running.log.open("wb") as sink,
-        subprocess.Popen(command, stdout=sink, stderr=sink, env=env) as process,
-    ):
+    with log.open("ab") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, env=env) as process:
+        running = Sidecar(f"http://127.0.0.1:{port}", feed, log, process)
         try:
-            _wait_ready(running, process)
+            _wait_ready(running)
             yield running
         finally:
             process.terminate()
@@ -115,10 +122,10 @@ def sidecar(engine_url: str, folder: Path) -> Iterator[Sidecar]:
                 process.kill()
 
 
-def _wait_ready(daemon: Sidecar, process: subprocess.Popen[bytes]) -> None:
+def _wait_ready(daemon: Sidecar) -> None:
     deadline = time.monotonic() + READY_WITHIN
     while not _is_ready(daemon.api):
-        if process.poll() is not None or time.monotonic() > deadline:
+        if daemon.process.poll() is not None or time.monotonic() > deadline:
             raise DaemonFailed(f"scalesimd did not become ready; the end of its log:\n{_tail(daemon.log)}")
         time.sleep(0.1)
 

@@ -77,9 +77,11 @@ def differing(one: Run, other: Run) -> int:
 
 
 def wasted_share(report: dict[str, Any]) -> float:
-    """Return the share of prefetches that no request used, 0 where there were none."""
-    prefetches: int = report["prefetches"]
-    return float(report["prefetches_wasted"] / prefetches) if prefetches else 0.0
+    """Return the share of the tokens computed by prefetches that no call used: lost before it came, or still waiting
+    for it at the end."""
+    tokens: int = report["prefetched_tokens"]
+    unused = report["prefetched_tokens_wasted"] + report["prefetched_tokens_pending"]
+    return float(unused / tokens) if tokens else 0.0
 
 
 def summary(result: Result) -> dict[str, Any]:

@@ -57,7 +57,12 @@ def _table(result: Result) -> str:
         ("prefetches", "prefetches"),
         ("… used", "prefetches_used"),
         ("… wasted", "prefetches_wasted"),
-        ("… tokens computed", "prefetched_tokens"),
+        ("… not used by the end", "prefetches_pending"),
+        ("prefetched tokens computed", "prefetched_tokens"),
+        ("… lost before their call", "prefetched_tokens_wasted"),
+        ("… waiting at the end", "prefetched_tokens_pending"),
+        ("refreshed", "touches"),
+        ("cancelled for a call", "cancelled"),
     ):
         table.add_row(name, "", f"{ledger[key]}", "", "")
     text = io.StringIO()

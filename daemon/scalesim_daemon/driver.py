@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
@@ -152,6 +152,9 @@ class Driver:
         except EngineError as error:
             self._unreachable(error)
             return
+        if "engine" in self._tracks and (pressure.running, pressure.waiting) == (0, 1):
+            # The one request is ours, and the engine hasn't begun it yet.
+            pressure = replace(pressure, running=1, waiting=0)
         self._pressure_at = monotonic()
         self.view.quiet.observe(pressure, self.view.requests_started, self._pressure_at)
         if pressure.waiting:
@@ -197,16 +200,24 @@ class Driver:
         """Start what of the plan may start now, while `announced` invocations are being served."""
         names = [step for step in loras if step.action is Action.REGISTER]
         files = [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)]
-        requests = [*(step for step in loras if step not in names and step not in files), *blocks]
+        requests = [step for step in loras if step not in names and step not in files]
+        requests += [step for step in blocks if self._takes_no_slot(step)]
         self._start_first("names", names)
         self._start_first("files", files)
         if self.view.quiet.may_start(announced, self._chunk_seconds, monotonic()):
             self._start_first("engine", requests)
 
+    def _takes_no_slot(self, step: Step) -> bool:
+        """Whether a request of the agent displaces no LoRA: which LoRAs are in slots is the LoRA plan's to say."""
+        agent = self._population.agents.get(step.key)
+        name = agent.memory.lora_name if agent is not None and agent.memory is not None else None
+        return name is None or name in self.view.loras.device
+
     def cancel(self, why: str) -> None:
-        """Stop speculative requests: the engine is needed. Finished chunks stay where they are."""
+        """Stop computing prefixes: the engine is needed. Finished chunks stay where they are. A LoRA's request is too
+        short to matter, and half done it would leave unknown which LoRAs the engine holds."""
         running = self._tracks.get("engine")
-        if running is not None and not running[1].done():
+        if running is not None and running[0].kind is MemoryKind.PREFIX_KV and not running[1].done():
             running[1].cancel(why)
 
     def _start_first(self, track: str, steps: Sequence[Step]) -> None:
@@ -298,6 +309,8 @@ class Driver:
         )
         self.view.requests_started += 1
         tree.started(step.key)
+        if memory is not None and memory.lora_name is not None:
+            self.view.loras.used(memory.lora_name)
         try:
             outcome = await self.adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
         finally:

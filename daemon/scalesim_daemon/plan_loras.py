@@ -61,7 +61,7 @@ def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
         return []
     places = max(cache.device_places, cache.host_places or 0)
     near = [wish for wish in wishes if wish.seconds < math.inf and wish.registered][:places]
-    order = _Places(cache, {wish.name: wish for wish in wishes})
+    order = _Places(cache, {wish.name: wish for wish in wishes}, {wish.name for wish in near})
     steps: list[Step] = []
     for rank, wish in reversed(list(enumerate(near))):
         there = order.device if rank < cache.device_places else order.host
@@ -73,22 +73,25 @@ def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
 class _Places:
     """Device slots and host places as they develop while the plan is carried out, next victim first."""
 
-    def __init__(self, cache: LoraCache, wishes: dict[str, LoraWish]) -> None:
+    def __init__(self, cache: LoraCache, wishes: dict[str, LoraWish], near: set[str]) -> None:
         self.device = list(cache.device)
         self.host = list(cache.host)
         self._slots = cache.device_places or 0
         self._host_places = cache.host_places or len(cache.host) + len(wishes)
         self._wishes = wishes
+        self._near = near
 
     def bring(self, wish: LoraWish) -> list[Step]:
         """Load a LoRA if what must go is farther; what is nearer and would go first is touched beforehand.
-        Return no step where that can't be had."""
+        One of the nearest that is on the host alone can only be kept there by a slot: then it is brought instead,
+        and the LoRA's turn comes after that. Return no step where neither can be had."""
         before = self.device, self.host
         touched: dict[str, Step] = {}
         while (kept := self._nearer_victim(wish)) is not None:
             if kept.held or kept.name in touched or kept.name not in self.device:
                 self.device, self.host = before
-                return []
+                on_host_alone = kept.name in self._near and kept.name not in self.device
+                return self.bring(kept) if on_host_alone and not kept.held else []
             self._use(kept.name)
             touched[kept.name] = _step(Action.TOUCH, kept, "nearer than what should go first")
         victims = self._use(wish.name)

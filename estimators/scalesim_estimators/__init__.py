@@ -1,13 +1,12 @@
 """Pure estimators of invocation distance."""
 
-from scalesim_estimators.activity import ActivityEstimator
 from scalesim_estimators.base import Estimate, Estimator
 from scalesim_estimators.blend import Blend
 from scalesim_estimators.declared import DeclaredEstimator
 from scalesim_estimators.interaction import InteractionEstimator
 from scalesim_estimators.path import PathEstimator
 from scalesim_estimators.quality import OrderScore
-from scalesim_estimators.woken import WokenEstimator
+from scalesim_estimators.single import ActivityEstimator, WokenEstimator
 
 __all__ = [
     "ActivityEstimator",

@@ -45,3 +45,15 @@ class Estimator(Protocol):
         `earliest` is how a reader passes over what is overdue: no clock value is stored for it.
         """
         ...
+
+
+class ByType:
+    """An estimator's dispatch of events to its handlers, by their type."""
+
+    __slots__ = ("_handlers",)
+    _handlers: Handlers
+
+    def observe(self, event: Event, now: float) -> Collection[str]:
+        """Take in one event at clock value `now`; return the agents whose estimate it may have changed."""
+        handler = self._handlers.get(type(event))
+        return () if handler is None else handler(event, now)

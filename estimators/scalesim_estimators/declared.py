@@ -11,14 +11,13 @@ from scalesim_client.events import (
     AgentIdled,
     AgentReleased,
     AgentWoken,
-    Event,
     InvocationStarted,
     PlanDeclared,
 )
-from scalesim_estimators.base import Estimate, Handlers
+from scalesim_estimators.base import ByType, Estimate
 
 
-class DeclaredEstimator:
+class DeclaredEstimator(ByType):
     """Due as `plan.declared` says. A plan replaces the earlier one.
 
     With `at`, all its agents are due at that clock value. In a plain order, the agent at index i (from 0) is
@@ -31,24 +30,19 @@ class DeclaredEstimator:
     """
 
     name: ClassVar[str] = "declared"
-    __slots__ = ("_bounds", "_handlers", "_plan")
+    __slots__ = ("_bounds", "_plan")
 
     def __init__(self) -> None:
         self._plan: dict[str, list[Estimate]] = {}
         """Per agent, what the plan holds for it, the nearest last."""
         self._bounds: dict[str, float] = {}
-        self._handlers: Handlers = {
+        self._handlers = {
             PlanDeclared: self._declare,
             InvocationStarted: self._invoke,
             AgentWoken: self._unbind,
             AgentIdled: self._drop,
             AgentReleased: self._drop,
         }
-
-    def observe(self, event: Event, now: float) -> Collection[str]:
-        """Take in one event at clock value `now`; return the agents that it concerns."""
-        handler = self._handlers.get(type(event))
-        return () if handler is None else handler(event, now)
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's nearest declared due that is not before `earliest`, or None."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection
 from typing import ClassVar
 
-from scalesim_client.events import AgentIdled, AgentMoved, AgentReleased, Event, InvocationStarted
-from scalesim_estimators.base import Estimate, Handlers
+from scalesim_client.events import AgentIdled, AgentMoved, AgentReleased, InvocationStarted
+from scalesim_estimators.base import ByType, Estimate
 from scalesim_estimators.grid import Strip, StripGrid
 from scalesim_estimators.motion import Contacts, Motion, contacts, walk
 
@@ -15,7 +15,7 @@ _FARTHEST = 1e9
 """Space units from the origin beyond which a position takes no part: rounding would exceed the grid's."""
 
 
-class InteractionEstimator:
+class InteractionEstimator(ByType):
     """Due at the agent's nearest meeting with another agent.
 
     Each `agent.moved` tells a whole motion (what it leaves out is unknown, not as before): the agent walks
@@ -37,7 +37,7 @@ class InteractionEstimator:
     """
 
     name: ClassVar[str] = "interaction"
-    __slots__ = ("_best", "_cooldown", "_grid", "_handlers", "_idle", "_invoked", "_meetings", "_motions")
+    __slots__ = ("_best", "_cooldown", "_grid", "_idle", "_invoked", "_meetings", "_motions")
 
     def __init__(self, cooldown: float = 0.0) -> None:
         self._cooldown = cooldown
@@ -49,17 +49,12 @@ class InteractionEstimator:
         """Per agent its nearest meeting that counts, and with whom."""
         self._invoked: dict[str, float] = {}
         self._idle: set[str] = set()
-        self._handlers: Handlers = {
+        self._handlers = {
             AgentMoved: self._go,
             InvocationStarted: self._invoke,
             AgentIdled: self._rest,
             AgentReleased: self._release,
         }
-
-    def observe(self, event: Event, now: float) -> Collection[str]:
-        """Take in one event at clock value `now`; return the agents whose nearest meeting it changed."""
-        handler = self._handlers.get(type(event))
-        return () if handler is None else handler(event, now)
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's nearest meeting that counts and is not before `earliest`, or None."""

@@ -12,14 +12,13 @@ from scalesim_client.events import (
     AgentActivated,
     AgentIdled,
     AgentReleased,
-    Event,
     InvocationStarted,
     PathDeclared,
 )
-from scalesim_estimators.base import Estimate, Handlers
+from scalesim_estimators.base import ByType, Estimate
 
 
-class PathEstimator:
+class PathEstimator(ByType):
     """Due when the activation that spreads over a declared graph reaches the agent.
 
     For an agent not yet active: the minimum over the frontier's agents f of (clock value of f's activation +
@@ -30,25 +29,20 @@ class PathEstimator:
     """
 
     name: ClassVar[str] = "path"
-    __slots__ = ("_handlers", "_idle", "_invoked", "_paths", "_paths_of")
+    __slots__ = ("_idle", "_invoked", "_paths", "_paths_of")
 
     def __init__(self) -> None:
         self._paths: dict[str, _Path] = {}
         self._paths_of: dict[str, dict[str, _Path]] = {}
         self._invoked: dict[str, float] = {}
         self._idle: set[str] = set()
-        self._handlers: Handlers = {
+        self._handlers = {
             PathDeclared: self._declare,
             AgentActivated: self._activate,
             InvocationStarted: self._invoke,
             AgentIdled: self._rest,
             AgentReleased: self._release,
         }
-
-    def observe(self, event: Event, now: float) -> Collection[str]:
-        """Take in one event at clock value `now`; return the agents whose due may have changed."""
-        handler = self._handlers.get(type(event))
-        return () if handler is None else handler(event, now)
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's nearest due over all paths that is not before `earliest`, or None."""

@@ -63,12 +63,21 @@ def test_a_lora_in_use_or_nearer_is_no_victim() -> None:
     assert plan_loras(cache(wish("a", 5), wish("b", 5), device="b", host="b", places=(1, 1))) == []
 
 
-def test_a_touch_for_a_load_that_cannot_be_had_is_taken_back() -> None:
-    """For c, b would be touched, but then h would go, which no touch can save. For d, h may go, b may not."""
+def test_one_of_the_nearest_on_the_host_alone_is_kept_by_a_slot() -> None:
+    """For c, h would go, which only a slot can save: h is brought first. Then e may go for d, and h to the host."""
     loras = cache(wish("b", 1), wish("d", 2), wish("h", 3), wish("c", 5), device="be", host="bhef")
-    steps = plan_loras(loras)
-    assert kinds(steps) == [(Action.TOUCH, "b"), (Action.LOAD, "d")]
-    assert steps[1].victims == ("h", "e")
+    assert kinds(plan_loras(loras)) == [
+        (Action.TOUCH, "b"),
+        (Action.LOAD, "h"),
+        (Action.TOUCH, "b"),
+        (Action.LOAD, "d"),
+    ]
+
+
+def test_a_touch_for_a_load_that_cannot_be_had_is_taken_back() -> None:
+    """For c or d, b would be touched, but then h would go, which is in use."""
+    wishes = (wish("b", 1), wish("d", 2), wish("h", 3, held=True), wish("c", 5))
+    assert plan_loras(cache(*wishes, device="be", host="bhef")) == []
 
 
 def test_files_are_staged_by_bytes_and_the_farthest_make_room() -> None:

@@ -25,7 +25,12 @@ LEDGER = {
     "prefetches": 8,
     "prefetches_used": 6,
     "prefetches_wasted": 2,
+    "prefetches_pending": 1,
     "prefetched_tokens": 8192,
+    "prefetched_tokens_wasted": 1536,
+    "prefetched_tokens_pending": 512,
+    "touches": 3,
+    "cancelled": 4,
     "order_accuracy": 0.9,
 }
 
@@ -86,7 +91,7 @@ def test_every_failed_request_of_every_run_counts(result: Result) -> None:
 
 
 def test_no_prefetch_wastes_nothing(result: Result) -> None:
-    idle = {**LEDGER, "prefetches": 0, "prefetches_wasted": 0, "order_accuracy": None}
+    idle = {**LEDGER, "prefetched_tokens": 0, "prefetched_tokens_wasted": 0, "order_accuracy": None}
     said = summary(replace(result, report=idle))
     assert (said["prefetch_wasted_share"], said["order_accuracy"]) == (0.0, None)
 

@@ -40,7 +40,13 @@ def tokens(seed: str, count: int = PREFIX) -> list[int]:
 
 async def complete(engine: httpx.AsyncClient, session: str, prompt: list[int]) -> int:
     """Send a request as a simulation does; return how many of its tokens the engine says were cached."""
-    body = {"model": "base", "prompt": prompt, "max_tokens": OUTPUT_TOKENS, "session_id": session}
+    body = {
+        "model": "base",
+        "prompt": prompt,
+        "max_tokens": OUTPUT_TOKENS,
+        "ignore_eos": True,
+        "session_id": session,
+    }
     answer = (await engine.post("/v1/completions", json=body)).raise_for_status().json()
     assert answer["usage"]["completion_tokens"] == OUTPUT_TOKENS
     return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
@@ -60,17 +66,18 @@ class SmallVillage:
         self._rng = random.Random(simulation)
         self._due = {agent: 1 + number // 2 for number, agent in enumerate(self.prefixes)}
         self._engine = httpx.AsyncClient(base_url=engine_url, timeout=60)
+        self._life: asyncio.Task[None] | None = None
         self._stopping = False
 
     @asynccontextmanager
     async def living(self) -> AsyncIterator[None]:
         """Live beside the block; what is then under way is waited for."""
-        task = asyncio.create_task(self._live())
+        self._life = asyncio.create_task(self._live())
         try:
             yield
         finally:
             self._stopping = True
-            await task
+            await self._life
             await self._engine.aclose()
 
     async def lives(self, steps: int = 0, seconds: float = 0.0) -> None:
@@ -78,6 +85,7 @@ class SmallVillage:
         until_step, until = self.now + steps, time.monotonic() + seconds
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.now < until_step or time.monotonic() < until:
+            assert self._life is not None and not self._life.done(), "the simulation has ended"
             assert time.monotonic() < deadline, f"the simulation stands still at step {self.now}"
             await asyncio.sleep(0.01)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ MAX_MODEL_LEN = 4096
 LORA_SLOTS = 2
 
 
-def start(run: Path, flags: list[str] | None = None) -> vllm.VllmServer:
+def start(run: Path, flags: list[str] | None = None, env: Mapping[str, str] | None = None) -> vllm.VllmServer:
     """Return a started server with these flags, or the contract's; skip where vLLM isn't installed."""
     if not vllm.installed():
         pytest.skip(f"vLLM is not installed: {vllm.REMEDY}")
     if flags is None:
         flags = vllm.sidecar_flags(run, POOL_BLOCKS * BLOCK, max_model_len=MAX_MODEL_LEN)
         flags += vllm.lora_flags(slots=LORA_SLOTS, host_places=4)
-    server = vllm.VllmServer(vllm.MODELS / "tiny", flags, run=run)
+    server = vllm.VllmServer(vllm.MODELS / "tiny", flags, run=run, env=env)
     server.start()
     return server
 

@@ -1,4 +1,4 @@
-"""`scalesimd serve` as a process of its own, for tests that kill, freeze and restart it."""
+"""`scalesimd serve` as a process that can be killed, frozen and started again."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from bench.rig.vllm import free_port
 
 READY_WITHIN = 30.0
 STOP_WITHIN = 20.0
+
+
+class DaemonFailed(RuntimeError):
+    """The daemon did not become ready; the text has its log."""
 
 
 class DaemonProcess:
@@ -45,18 +49,16 @@ class DaemonProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            self.signal(signal.SIGCONT)
-            self._process.terminate()
-            self._end(STOP_WITHIN)
+        self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start it and wait until it is ready. Raises `DaemonFailed` where it ends or takes too long."""
         with self.log.open("ab") as sink:
             self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, env=self._env)
         deadline = time.monotonic() + READY_WITHIN
         while not self._ready():
-            assert self.running and time.monotonic() < deadline, self.log.read_text()
+            if not self.running or time.monotonic() > deadline:
+                raise DaemonFailed(f"scalesimd did not become ready; its log:\n{self.log.read_text()}")
             time.sleep(0.05)
 
     @property
@@ -66,8 +68,16 @@ class DaemonProcess:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        assert self._process is not None
+        if self._process is None:
+            raise DaemonFailed("scalesimd was not started")
         self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it as a supervisor would. Harmless where it doesn't run."""
+        if self.running:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            self._end(STOP_WITHIN)
 
     def kill(self) -> None:
         """End it at once, as a crash would."""

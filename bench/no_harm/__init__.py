@@ -1,0 +1,1 @@
+"""What the sidecar costs traffic that it was not told of."""

@@ -1,0 +1,103 @@
+"""When a driver lets go of speculative work: what the engine counts is told from what is our own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from scalesim_adapters.base import Capability, EngineAdapter, EngineInfo, MemoryKind, Outcome, Pressure
+from scalesim_daemon.driver import Driver
+from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.plan import Action, Step
+from scalesim_daemon.population import Memory, Population
+from scalesim_daemon.view import EngineView
+
+INFO = EngineInfo(
+    engine="vllm",
+    version="0",
+    incarnation="1",
+    base_models=("base",),
+    capabilities=dict.fromkeys(MemoryKind, Capability.LOAD),
+    block_size=4,
+    device_blocks=8,
+)
+LOAD = Step(Action.LOAD, MemoryKind.PREFIX_KV, "sim/a", 0, 1, 1.0, "a test")
+
+
+class Engine:
+    """Works on a load until told that it is done; says of its requests what it is told to say."""
+
+    def __init__(self) -> None:
+        self.counts = Pressure(0, 0, 0)
+        self.looks = asyncio.Event()
+        self.working = asyncio.Event()
+        self.done = asyncio.Event()
+
+    async def is_looked_at(self) -> None:
+        """Wait until one look is over: that is when the next one begins."""
+        for _ in range(2):
+            self.looks.clear()
+            await self.looks.wait()
+
+    async def probe(self) -> EngineInfo:
+        return INFO
+
+    async def inventory(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def events(self) -> Any:
+        await asyncio.Event().wait()
+        yield
+
+    async def pressure(self) -> Pressure:
+        self.looks.set()
+        return self.counts
+
+    async def load(self, *_: Any, deadline: float) -> Outcome:
+        self.working.set()
+        await self.done.wait()
+        return Outcome(0.0, 4)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("counts", "result"),
+    [
+        (Pressure(0, 1, 0), "done"),
+        (Pressure(1, 0, 0), "done"),
+        (Pressure(1, 1, 0), "cancelled: requests wait"),
+        (Pressure(0, 2, 0), "cancelled: requests wait"),
+    ],
+)
+def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure, result: str) -> None:
+    async def scene() -> None:
+        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        driver = Driver(
+            cast(EngineAdapter, engine),
+            view,
+            Population(),
+            cast(LoraLibrary, None),
+            lambda: None,
+            lambda record: results.put_nowait(record.result),
+        )
+        view.probed(INFO)
+        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
+        running = asyncio.create_task(driver.run())
+        async with asyncio.timeout(10):
+            await engine.is_looked_at()
+            driver.pursue([LOAD], [], announced=0)
+            await engine.working.wait()
+            engine.counts = counts
+            await engine.is_looked_at()
+            engine.done.set()
+            assert await results.get() == result
+            if result == "done":
+                assert view.quiet.may_start(0, 0.1, 0.0), "what was our own keeps nothing from starting"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scene())

@@ -1,0 +1,203 @@
+"""Fifty LoRAs on an engine with room for a few, random calls, and a daemon that is killed: no request fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.demo import lab
+from scalesim_client import Publisher
+
+SLOTS = 2
+HOST_PLACES = 4
+STAGED = 10
+STEPS = 80
+MOST_CALLS = 3
+PRIVATE_TOKENS = 32
+MOST_TOKENS = 64
+WITHIN = 20.0
+
+
+@dataclass(slots=True)
+class Scene:
+    """`originals` are the LoRAs' directories; an agent's name is that of its LoRA. `failures` has what went wrong.
+    `held` asks the engine itself which LoRAs are in its host places."""
+
+    engine: str
+    originals: Sequence[Path]
+    folder: Path
+    held: Callable[[], Awaitable[set[str]]]
+    seed: int = 1
+    failures: list[str] = field(default_factory=list)
+    calls: int = 0
+    in_slot: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """All LoRAs."""
+        return [path.name for path in self.originals]
+
+    def private_tokens(self, name: str) -> list[int]:
+        """Return how each of an agent's prompts begins."""
+        return [100 + (self.names.index(name) * 37 + place) % 3000 for place in range(PRIVATE_TOKENS)]
+
+    def sidecar(self) -> AbstractContextManager[lab.Sidecar]:
+        """Return a daemon to start whose staging budget holds `STAGED` of the LoRAs."""
+        size = sum(file.stat().st_size for file in self.originals[0].iterdir())
+        return lab.sidecar(
+            self.engine,
+            self.folder,
+            staging_bytes=STAGED * size,
+            lora_slots=SLOTS,
+            lora_host_places=HOST_PLACES,
+        )
+
+    def schedule(self) -> list[list[str]]:
+        """Return who calls in each step."""
+        rng = random.Random(self.seed)
+        return [rng.sample(self.names, rng.randint(1, MOST_CALLS)) for _ in range(STEPS)]
+
+    async def register(self, publisher: Publisher, api: httpx.AsyncClient) -> None:
+        """Bind every agent to its LoRA, and wait until the engine knows all names."""
+        for path in self.originals:
+            publisher.bind(
+                path.name, lora=str(path), lora_name=path.name, token_ids=self.private_tokens(path.name)
+            )
+
+        async def registered() -> bool:
+            return (await loras(api))["registered"] == sorted(self.names)
+
+        await until(registered)
+
+    async def live(self, publisher: Publisher, api: httpx.AsyncClient, client: httpx.AsyncClient) -> None:
+        """Announce each agent's next call; in half of the steps the calls come at once, else when the nearest are
+        there."""
+        schedule, rng = self.schedule(), random.Random(self.seed)
+        for agent in self.names:
+            announce(publisher, schedule, agent, after=-1)
+        for step, callers in enumerate(schedule):
+            publisher.step(float(step))
+            if rng.random() < 0.5:
+                await until(lambda callers=callers: self._near(api, callers))  # type: ignore[misc]
+                await self._compare(api)
+            device = (await loras(api))["device"]
+            self.in_slot += sum(name in device for name in callers)
+            await asyncio.gather(*(self._call(publisher, client, name, rng) for name in callers))
+            for agent in callers:
+                announce(publisher, schedule, agent, after=step)
+
+    async def _near(self, api: httpx.AsyncClient, callers: list[str]) -> bool:
+        device = (await loras(api))["device"]
+        return sum(name in device for name in callers) == min(len(callers), SLOTS)
+
+    async def _compare(self, api: httpx.AsyncClient) -> None:
+        """Check that the daemon and the engine mean the same LoRAs."""
+
+        async def same() -> bool:
+            return set((await loras(api))["host"]) == await self.held()
+
+        await until(same)
+
+    async def _call(
+        self, publisher: Publisher, client: httpx.AsyncClient, name: str, rng: random.Random
+    ) -> None:
+        with publisher.invocation(name):
+            await self.ask(client, name, rng)
+
+    async def ask(self, client: httpx.AsyncClient, name: str, rng: random.Random) -> None:
+        """Send one request of an agent: its own tokens and some that are new."""
+        fresh = rng.randint(1, MOST_TOKENS - PRIVATE_TOKENS)
+        prompt = self.private_tokens(name) + [rng.randrange(100, 3000) for _ in range(fresh)]
+        body = {"model": name, "prompt": prompt, "max_tokens": 4, "session_id": f"scene/{name}"}
+        self.calls += 1
+        try:
+            answer = await client.post("/v1/completions", json=body)
+        except httpx.HTTPError as error:
+            self.failures.append(f"{name}: {error!r}")
+            return
+        if answer.status_code != 200:
+            self.failures.append(f"{name}: {answer.status_code} {answer.text[:200]}")
+
+    async def ask_all(self, client: httpx.AsyncClient) -> None:
+        """Request every LoRA, as many at a time as there are slots and one more."""
+        rng = random.Random(self.seed)
+        order = rng.sample(self.names, len(self.names))
+        for start in range(0, len(order), MOST_CALLS):
+            await asyncio.gather(*(self.ask(client, name, rng) for name in order[start : start + MOST_CALLS]))
+
+    def links(self) -> dict[str, Path]:
+        """Return what each link resolves to, by the link's name."""
+        return {path.name: path.resolve() for path in (self.folder / "links").iterdir() if path.is_symlink()}
+
+    def remove_unlinked(self) -> None:
+        """Remove every staged directory that no link resolves to."""
+        kept = set(self.links().values())
+        for part in (self.folder / "staging").iterdir():
+            for copy in [part] if part.suffix == ".part" else list(part.iterdir()):
+                if copy not in kept:
+                    shutil.rmtree(copy)
+
+
+def announce(publisher: Publisher, schedule: list[list[str]], agent: str, *, after: int) -> None:
+    """Say when the agent calls next."""
+    steps: Iterator[int] = (
+        step for step, callers in enumerate(schedule) if step > after and agent in callers
+    )
+    publisher.activity(agent, until=float(next(steps, STEPS + 100)))
+
+
+async def loras(api: httpx.AsyncClient) -> dict[str, Any]:
+    """Return where the daemon takes the engine's LoRAs to be."""
+    state: dict[str, Any] = (await api.get("/v1/engines")).raise_for_status().json()["engines"][0]["loras"]
+    return state
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again until it holds."""
+    deadline = time.monotonic() + WITHIN
+    while not await holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        await asyncio.sleep(0.02)
+
+
+async def check_staged(scene: Scene) -> None:
+    """All links resolve to whole LoRAs; those of the staged ones to copies."""
+    targets = list(scene.links().values())
+    assert all((target / "adapter_model.safetensors").is_file() for target in targets)
+    copies = [target for target in targets if (scene.folder / "staging") in target.parents]
+    assert len(targets) == len(scene.names)
+    assert 0 < len(copies) <= STAGED
+
+
+async def play(scene: Scene) -> None:
+    """Play the whole scene and check what must hold."""
+    async with httpx.AsyncClient(base_url=scene.engine, timeout=WITHIN) as client:
+        with scene.sidecar() as sidecar, Publisher("scene", address=sidecar.feed) as publisher:
+            async with httpx.AsyncClient(base_url=sidecar.api, timeout=WITHIN) as api:
+                await scene.register(publisher, api)
+                await scene.live(publisher, api, client)
+                assert scene.failures == []
+                await check_staged(scene)
+                report = (await api.get("/v1/report")).json()
+                print(f"{scene.calls} calls, {scene.in_slot} with their LoRA in a slot; {report}")
+                assert report["prefetches"] > 0
+                assert report["failed"] == 0
+            # Everything changes places, and the daemon dies in the midst of it.
+            for number, agent in enumerate(scene.names):
+                publisher.activity(agent, until=float(STEPS + number))
+            assert await asyncio.to_thread(publisher.flush, WITHIN)
+            sidecar.process.kill()
+            await asyncio.to_thread(sidecar.process.wait)
+        scene.remove_unlinked()
+        await scene.ask_all(client)
+        assert scene.failures == []
+        await check_staged(scene)
