@@ -143,7 +143,9 @@ class Sidecar:
                 if agent is not None and self._may_serve(name, key):
                     driver.view.started(agent)
             for key in changes.finished:
-                driver.view.finished(key)
+                agent = self.population.agents.get(key)
+                used = agent.memory.lora_name if agent is not None and agent.memory is not None else None
+                driver.view.finished(key, used)
 
     async def _link(self, agent: str, name: str, original: Path) -> None:
         try:

@@ -154,8 +154,10 @@ class EngineView:
         if agent.memory is not None and agent.memory.lora_name in self.loras.registered:
             self.loras.used(agent.memory.lora_name)
 
-    def finished(self, agent: str) -> None:
-        """An announced request of the agent has ended."""
+    def finished(self, agent: str, lora_name: str | None) -> None:
+        """An announced request of the agent has ended; the engine used its LoRA in every step until then."""
         if self.tree is not None:
             left = self.tree.released(agent)
             self.blocks_per_invocation += 0.1 * (left - self.blocks_per_invocation)
+        if lora_name in self.loras.registered:
+            self.loras.used(lora_name)

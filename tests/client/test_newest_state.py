@@ -25,9 +25,8 @@ from scalesim_client.events import (
     StepAdvanced,
 )
 from scalesim_client.state import NewestState
-from scalesim_estimators import ActivityEstimator
+from scalesim_estimators import ActivityEstimator, WokenEstimator
 from scalesim_estimators.path import PathEstimator
-from scalesim_estimators import WokenEstimator
 
 
 def said(*events: Event) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class World:
         for key in changes.started:
             self.view.started(self.population.agents[key])
         for key in changes.finished:
-            self.view.finished(key)
+            self.view.finished(key, None)
 
     def hear(self) -> None:
         for event in self.pool.take_events():

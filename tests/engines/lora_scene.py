@@ -37,6 +37,7 @@ class Scene:
     folder: Path
     held: Callable[[], Awaitable[set[str]]]
     seed: int = 1
+    steps: int = STEPS
     failures: list[str] = field(default_factory=list)
     calls: int = 0
     in_slot: int = 0
@@ -64,7 +65,7 @@ class Scene:
     def schedule(self) -> list[list[str]]:
         """Return who calls in each step."""
         rng = random.Random(self.seed)
-        return [rng.sample(self.names, rng.randint(1, MOST_CALLS)) for _ in range(STEPS)]
+        return [rng.sample(self.names, rng.randint(1, MOST_CALLS)) for _ in range(self.steps)]
 
     async def register(self, publisher: Publisher, api: httpx.AsyncClient) -> None:
         """Bind every agent to its LoRA, and wait until the engine knows all names."""
