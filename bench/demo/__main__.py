@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bench.demo.experiment import Options, run_demo
+from bench.demo.loras import run_loras
 from bench.demo.report import draw, print_result
 from bench.workloads.base import Workload
 from bench.workloads.village import Village
@@ -22,8 +23,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
         options = Options(workload, title, given.engine, given.pace, Path(folder), SECONDS)
         result = asyncio.run(run_demo(options))
+        lora_folder = Path(folder) / "loras"
+        lora_folder.mkdir()
+        loras = asyncio.run(run_loras(given.engine, lora_folder))
     draw(result, given.plot)
-    print_result(result, given.plot)
+    print_result(result, loras, given.plot)
 
 
 def _workload(given: argparse.Namespace) -> tuple[Workload, str]:

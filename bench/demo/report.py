@@ -11,6 +11,7 @@ import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
 
+from bench.demo.loras import AGENTS, HOST_PLACES, SLOTS, LoraResult
 from bench.demo.measure import Result, figures, summary
 from bench.demo.runner import Run
 
@@ -20,10 +21,10 @@ from matplotlib import pyplot as plt
 EMULATED = "[emulated engine] "
 
 
-def print_result(result: Result, plot: Path) -> None:
-    """Print table, notes and the JSON line to standard output; of an emulated engine every line says so."""
+def print_result(result: Result, loras: LoraResult, plot: Path) -> None:
+    """Print tables, notes and the JSON line to standard output; of an emulated engine every line says so."""
     prefix = EMULATED if result.engine.startswith("emulator") else ""
-    for line in [*_table(result).splitlines(), *_notes(result), f"plot: {plot}"]:
+    for line in [*_table(result).splitlines(), *_notes(result), *_lora_notes(loras), f"plot: {plot}"]:
         sys.stdout.write(f"{prefix}{line}\n")
     sys.stdout.write(json.dumps(summary(result)) + "\n")
     sys.stdout.flush()
@@ -84,8 +85,21 @@ def _notes(result: Result) -> list[str]:
         f"The pace is what the simulation itself takes per step, equal in both runs; a cold prefill takes "
         f"{result.cold_prefill:.2f} s.",
         f"Order accuracy of the estimates: {'none scored' if accuracy is None else f'{accuracy:.1%}'}.",
-        f"Answers whose text differs: {with_sidecar} with the sidecar from alone, "
-        f"{alone} between two runs alone.",
+        f"Answers whose text differs: {with_sidecar} of {len(result.ours.answers)} with the sidecar from alone, "
+        f"{alone} of {len(result.alone_rushed.answers)} between two runs alone.",
+    ]
+
+
+def _lora_notes(loras: LoraResult) -> list[str]:
+    alone, ours = (
+        f"{run.in_slot} of {run.calls} calls found their LoRA in a slot, {run.failed} failed, "
+        f"{run.latency * 1000:.0f} ms to the first token"
+        for run in (loras.alone, loras.ours)
+    )
+    return [
+        f"LoRAs: {AGENTS} agents with one each, {SLOTS} slots, {HOST_PLACES} host places, a tiny model.",
+        f"  alone: {alone}",
+        f"  with sidecar: {ours}",
     ]
 
 

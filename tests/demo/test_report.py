@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.demo.measure import Result, differing, figures, summary
+from bench.demo.loras import LoraResult, LoraRun
 from bench.demo.report import EMULATED, draw, print_result
 from bench.demo.runner import Answer, Run
 from bench.workloads.base import Call
@@ -21,6 +22,7 @@ KEYS = [
     "order_accuracy",
     "engine",
 ]
+LORAS = LoraResult(ours=LoraRun(35, 0, 35, 0.03), alone=LoraRun(35, 0, 4, 0.03))
 LEDGER = {
     "prefetches": 8,
     "prefetches_used": 6,
@@ -104,7 +106,7 @@ def test_texts_that_differ_are_counted(result: Result) -> None:
 
 
 def test_last_line_is_the_summary(result: Result, capsys: pytest.CaptureFixture[str]) -> None:
-    print_result(result, Path("out/demo.png"))
+    print_result(result, LORAS, Path("out/demo.png"))
     *table, last = capsys.readouterr().out.splitlines()
     assert list(json.loads(last)) == KEYS
     assert any("p95 TTFT" in line and "500 ms" in line for line in table)
@@ -113,7 +115,9 @@ def test_last_line_is_the_summary(result: Result, capsys: pytest.CaptureFixture[
 
 
 def test_every_line_of_an_emulated_engine_says_so(result: Result, capsys: pytest.CaptureFixture[str]) -> None:
-    print_result(replace(result, engine="emulator (an emulated engine, no real one)"), Path("out/demo.png"))
+    print_result(
+        replace(result, engine="emulator (an emulated engine, no real one)"), LORAS, Path("out/demo.png")
+    )
     lines = capsys.readouterr().out.splitlines()
     assert all("emulated engine" in line for line in lines)
     assert list(json.loads(lines[-1])) == KEYS
