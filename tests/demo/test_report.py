@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.demo.measure import Result, differing, figures, summary
 from bench.demo.loras import LoraResult, LoraRun
+from bench.demo.measure import Result, differing, figures, summary
 from bench.demo.report import EMULATED, draw, print_result
 from bench.demo.runner import Answer, Run
 from bench.workloads.base import Call
