@@ -18,7 +18,9 @@ from bench.demo import lab
 from bench.demo.measure import Result
 from bench.demo.prompts import PromptBook, write_prompts
 from bench.demo.runner import Run, Speaker, empty_cache, play, time_prefill
+from bench.rig.daemon import DaemonProcess
 from bench.workloads.base import Workload
+from scalesim_client.publisher import Publisher
 
 SCREENING_STEPS: Final = 8
 FEWEST_STEPS: Final = 4
@@ -63,8 +65,8 @@ class Experiment:
         # The daemon starts after this traffic, which it would take for somebody else's and make room for.
         await empty_cache(url, lab.POOL_TOKENS)
         with (
-            lab.sidecar(url, Path(mkdtemp(prefix="daemon-", dir=self._options.folder))) as sidecar,
-            sidecar.publisher(self._options.workload.simulation) as publisher,
+            DaemonProcess(Path(mkdtemp(prefix="daemon-", dir=self._options.folder)), url) as sidecar,
+            Publisher(self._options.workload.simulation, "step", address=sidecar.feed) as publisher,
         ):
             run = await self._play(title, url, pace, steps, publisher)
             return run, sidecar.report()

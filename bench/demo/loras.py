@@ -20,6 +20,7 @@ from typing import Final
 import httpx
 
 from bench.demo import lab
+from bench.rig.daemon import DaemonFailed, DaemonProcess
 from bench.rig.vllm import MODELS, VllmServer, lora_flags, sidecar_flags
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 from scalesim_client.publisher import Publisher
@@ -80,7 +81,7 @@ async def run_loras(kind: lab.EngineKind, folder: Path) -> LoraResult:
 
 async def _beside(url: str, folder: Path, loras: list[Path], plan: list[list[str]]) -> LoraRun:
     with (
-        lab.sidecar(url, folder, lora_slots=SLOTS, lora_host_places=HOST_PLACES) as sidecar,
+        DaemonProcess(folder, url, lora_slots=SLOTS, lora_host_places=HOST_PLACES) as sidecar,
         Publisher("loras", address=sidecar.feed) as publisher,
     ):
         async with httpx.AsyncClient(base_url=sidecar.api) as api:
@@ -94,7 +95,7 @@ async def _beside(url: str, folder: Path, loras: list[Path], plan: list[list[str
             deadline = time.monotonic() + REGISTERED_WITHIN
             while len(await known("registered")) < len(loras):
                 if time.monotonic() > deadline:
-                    raise lab.DaemonFailed(f"not all LoRAs were registered; see {sidecar.log}")
+                    raise DaemonFailed(f"not all LoRAs were registered; see {sidecar.log}")
                 await asyncio.sleep(0.05)
             return await _play(url, plan, lambda: known("device"), publisher=publisher)
 

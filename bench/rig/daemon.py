@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import httpx
 
@@ -24,21 +26,26 @@ class DaemonFailed(RuntimeError):
 
 class DaemonProcess:
     """One daemon beside one engine. Its store, sockets and log lie in `folder`; its addresses survive
-    restarts. As a context manager it is started on entry and ended on exit."""
+    restarts. As a context manager it is started on entry and ended on exit.
 
-    def __init__(self, folder: Path, engine_url: str) -> None:
+    `engine` is what else the daemon is told of the engine, as in its settings.
+    """
+
+    def __init__(self, folder: Path, engine_url: str, *, staging_bytes: int = 1 << 30, **engine: int) -> None:
         self.feed = f"ipc://{folder}/feed"
         self.api = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "scalesimd.log"
         self._command = [
-            *(str(Path(sys.executable).with_name("scalesimd")), "serve", "--engine", f"vllm={engine_url}"),
+            *(str(Path(sys.executable).with_name("scalesimd")), "serve"),
             *("--feed", self.feed, "--api-port", self.api.rpartition(":")[2]),
         ]
         self._env = {
             **os.environ,
+            "SCALESIM_ENGINES": json.dumps([{"kind": "vllm", "url": engine_url, **engine}]),
             "SCALESIM_REDIS__DATA_DIR": str(folder / "valkey"),
             "SCALESIM_LORAS__LINKS_DIR": str(folder / "links"),
             "SCALESIM_LORAS__STAGING_DIR": str(folder / "staging"),
+            "SCALESIM_LORAS__STAGING_BYTES": str(staging_bytes),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,6 +72,14 @@ class DaemonProcess:
     def running(self) -> bool:
         """Whether the process that was started last still runs."""
         return self._process is not None and self._process.poll() is None
+
+    def report(self) -> dict[str, Any]:
+        """Ask what became of the prefetches so far. Raises `DaemonFailed` where it doesn't answer."""
+        try:
+            answer: dict[str, Any] = httpx.get(f"{self.api}/v1/report").raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise DaemonFailed(f"scalesimd: {error}; its log:\n{self.log.read_text()}") from error
+        return answer
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -7,14 +7,13 @@ import random
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.demo import lab
+from bench.rig.daemon import DaemonProcess
 from scalesim_client import Publisher
 
 SLOTS = 2
@@ -54,12 +53,12 @@ class Scene:
         """Return how each of an agent's prompts begins."""
         return [100 + (self.names.index(name) * 37 + place) % 3000 for place in range(PRIVATE_TOKENS)]
 
-    def sidecar(self) -> AbstractContextManager[lab.Sidecar]:
+    def sidecar(self) -> DaemonProcess:
         """Return a daemon to start whose staging budget holds `STAGED` of the LoRAs."""
         size = sum(file.stat().st_size for file in self.originals[0].iterdir())
-        return lab.sidecar(
-            self.engine,
+        return DaemonProcess(
             self.folder,
+            self.engine,
             staging_bytes=STAGED * size,
             lora_slots=SLOTS,
             lora_host_places=HOST_PLACES,
@@ -201,8 +200,7 @@ async def play(scene: Scene) -> None:
             for number, agent in enumerate(scene.names):
                 publisher.activity(agent, until=float(STEPS + number))
             assert await asyncio.to_thread(publisher.flush, WITHIN)
-            sidecar.process.kill()
-            await asyncio.to_thread(sidecar.process.wait)
+            await asyncio.to_thread(sidecar.kill)
         scene.remove_unlinked()
         await scene.ask_all(client)
         assert scene.failures == []
