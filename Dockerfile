@@ -11,7 +11,7 @@ COPY adapters adapters
 COPY daemon daemon
 RUN pip install --no-cache-dir --no-deps . \
  && useradd --system --create-home --uid 10001 scalesim \
- && install -d -o scalesim -g scalesim /var/lib/scalesim
+ && install -d -o scalesim -g scalesim /var/lib/scalesim/loras
 
 USER scalesim
 ENV SCALESIM_LORAS__LINKS_DIR=/var/lib/scalesim/loras

@@ -15,6 +15,8 @@ SCHEMA_VERSION = "1.0"
 MAX_ID_BYTES = 256
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_EVENTS_PER_MESSAGE = 1000
+MAX_SNAPSHOT_PARTS = 10_000
+MAX_NESTING = 32
 
 ClockKind = Literal["step", "sim_seconds", "wall_seconds"]
 CLOCK_KINDS: tuple[str, ...] = get_args(ClockKind)
@@ -30,6 +32,15 @@ def check_amount(name: str, value: float | None) -> None:
     """Raise `ValueError` for a time, duration or speed that is negative, infinite or not a number."""
     if value is not None and not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be finite and not negative, got {value}")
+
+
+def check_nesting(name: str, value: Any, levels: int = MAX_NESTING) -> None:
+    """Raise `ValueError` for maps and arrays that stand in each other more than 32 levels deep."""
+    if isinstance(value, dict | list | tuple):
+        if not levels:
+            raise ValueError(f"{name} is nested more than {MAX_NESTING} levels deep")
+        for inner in value.values() if isinstance(value, dict) else value:
+            check_nesting(name, inner, levels - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +112,10 @@ class StateSnapshot(Event):
 
     def __post_init__(self) -> None:
         check_amount("now", self.now)
-        if not 0 <= self.part < self.of:
-            raise ValueError(f"part must be in 0..of-1, got {self.part} of {self.of}")
+        if not 0 <= self.part < self.of <= MAX_SNAPSHOT_PARTS:
+            raise ValueError(
+                f"part must be in 0..of-1 and of at most {MAX_SNAPSHOT_PARTS}, got {self.part} of {self.of}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +279,7 @@ class MemoryBound(AgentEvent):
 
     def __post_init__(self) -> None:
         check_id("agent", self.agent)
+        check_nesting("messages", self.messages)
         prefixes = sum(value is not None for value in (self.token_ids, self.text, self.messages))
         if prefixes > 1:
             raise ValueError("give at most one of 'token_ids', 'text' and 'messages'")

@@ -273,7 +273,7 @@ class Driver:
         key = (step.kind, step.key)
         known = self._failures.get(key)
         count = 1 if known is None else known.count + 1
-        wait = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2**count)
+        wait = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2 ** min(count, 6))
         self._failures[key] = _Failure(count, monotonic() + wait)
         self.view.ledger.failed += 1
         log.warning(
@@ -341,6 +341,8 @@ class Driver:
         """Drop the engine's name for a LoRA that no agent has any more."""
         try:
             path = await asyncio.to_thread(self._library.path, name)
+            if self.view.loras.registered.get(name) != str(path):
+                return  # not ours, or gone already
             await self.adapter.release(LoraItem(name, path), deadline=DEADLINE_SECONDS)
             self.view.loras.forgotten(name)
         except (EngineError, OSError, ValueError) as error:

@@ -90,7 +90,7 @@ class Feed:
     async def _route(self) -> None:
         while True:
             identity, *frames = await self._router.recv_multipart()
-            verdict = self._take(frames)
+            verdict = self._take(frames, identity)
             if verdict is None or not (verdict.welcome or verdict.resync):
                 continue
             reply = pack_control(
@@ -136,7 +136,7 @@ class Feed:
         finally:
             dealer.close()
 
-    def _take(self, frames: list[bytes]) -> Verdict | None:
+    def _take(self, frames: list[bytes], peer: bytes | None = None) -> Verdict | None:
         """Judge one message; return None where it isn't of our form at all."""
         try:
             if len(frames) == 1:
@@ -149,7 +149,7 @@ class Feed:
             self._sidecar.gate.counts["malformed"] += 1
             self._sampler.refused("?", [Refused("?", str(error))])
             return None
-        verdict = self._sidecar.admit(topic, seq, raws)
+        verdict = self._sidecar.admit(topic, seq, raws, peer)
         self._sampler.refused(topic, verdict.refused)
         return verdict
 

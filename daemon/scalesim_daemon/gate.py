@@ -91,6 +91,7 @@ class _Source:
     stale: bool = False
     parts: list[StateSnapshot] = field(default_factory=list)
     since: list[Event] = field(default_factory=list)
+    peer: bytes | None = None
 
     def lost(self) -> None:
         """Something was missed: the view is stale, and a snapshot that was coming in can't be trusted."""
@@ -117,15 +118,22 @@ class Gate:
         """Return each source's stream and whether its view is stale."""
         return {name: (source.stream, source.stale) for name, source in self._sources.items()}
 
-    def admit(self, topic: str, seq: int | None, raws: Seq[object]) -> Verdict:
-        """Judge one message of the source `topic`; `seq` is None where the door has no numbering."""
+    def admit(self, topic: str, seq: int | None, raws: Seq[object], peer: bytes | None = None) -> Verdict:
+        """Judge one message of the source `topic`; `seq` is None where the door has no numbering. `peer` is the
+        connection that it came by: a source speaks through the one that opened it."""
         events, refused = parse_all(raws)
         self.counts["events"] += len(events)
         for refusal in refused:
             self._count_refusal(refusal)
         if events and isinstance(events[0], StreamOpened):
-            return self._open(topic, seq, events[0], events[1:], refused)
+            verdict = self._open(topic, seq, events[0], events[1:], refused)
+            if verdict.error is None and topic in self._sources:
+                self._sources[topic].peer = peer
+            return verdict
         source = self._sources.get(topic)
+        if source is not None and source.peer != peer and source.peer is not None:
+            self.counts["fenced"] += 1
+            return Verdict(refused=refused, resync=True)
         if source is None and seq is None:
             source = self._sources[topic] = _Source(Stream(topic, topic.replace("/", "-"), 0, "wall_seconds"))
         if source is None:

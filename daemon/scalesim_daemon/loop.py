@@ -69,9 +69,12 @@ class Sidecar:
         """Whether the loop has ticked lately."""
         return monotonic() - self.ticked_at < ALIVE_SECONDS
 
-    def admit(self, topic: str, seq: int | None, raws: Sequence[object]) -> Verdict:
-        """Let one message through the gate and apply what it admits."""
-        verdict = self.gate.admit(topic, seq, raws)
+    def admit(
+        self, topic: str, seq: int | None, raws: Sequence[object], peer: bytes | None = None
+    ) -> Verdict:
+        """Let one message through the gate and apply what it admits. `peer` is the connection that it came by, where
+        connections are told apart."""
+        verdict = self.gate.admit(topic, seq, raws, peer)
         if verdict.admitted:
             self.population.apply(verdict.admitted, monotonic())
             self.wake()
@@ -92,6 +95,7 @@ class Sidecar:
         """Do one round. It never waits for an engine."""
         self.ticked_at = monotonic()
         self.counts["cycles"] += 1
+        self.population.give_up_silent(self.ticked_at)
         changes = self.population.take_changes()
         self._tell_engines(changes)
         self._tell_mirror(changes)
@@ -126,6 +130,12 @@ class Sidecar:
         for key, memory in bound:
             if memory.lora is not None and memory.lora_name is not None:
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
+        in_use = (
+            {agent.memory.lora_name for agent in self.population.agents.values() if agent.memory is not None}
+            if changes.unused_loras
+            else set()
+        )
+        unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
         urgent = (
             "an invocation started" if changes.started else "an agent was woken" if changes.woken else None
         )
@@ -136,7 +146,7 @@ class Sidecar:
                 driver.view.forget(key)
             for key, memory in bound:
                 driver.bind(key, memory)
-            for lora in changes.unused_loras:
+            for lora in unused:
                 self._start(driver.release_lora(lora))
             for key in changes.started:
                 agent = self.population.agents.get(key)

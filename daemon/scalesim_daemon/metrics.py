@@ -46,6 +46,11 @@ ENGINE_COUNTERS: tuple[Reading, ...] = (
         "Blocks of agents' prefixes that the engine evicted.",
         lambda view: view.lost_blocks,
     ),
+    (
+        "scalesim_unpredicted_evictions",
+        "Evictions that the order of blocks didn't foresee.",
+        lambda view: view.tree.unpredicted if view.tree else 0,
+    ),
     ("scalesim_prefetches", "Prefetches, one per agent and invocation.", lambda view: view.ledger.prefetches),
     ("scalesim_prefetches_used", "Prefetches that an invocation found.", lambda view: view.ledger.used),
     (

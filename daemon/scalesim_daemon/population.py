@@ -24,6 +24,9 @@ from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
 from scalesim_estimators import Blend, OrderScore, default_estimators
 
+# Four times as long as a publisher waits before it says its state again.
+SILENT_SECONDS = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -76,6 +79,7 @@ class _Voice:
     agents: set[str] = field(default_factory=set)
     in_flight: Counter[str] = field(default_factory=Counter)
     memory: set[str] = field(default_factory=set)
+    heard: float = 0.0
 
 
 class Population:
@@ -122,6 +126,18 @@ class Population:
                     self._close(stream.source)
                     if all(voice.stream.simulation != stream.simulation for voice in self._voices.values()):
                         self._changes.closed.append(stream.simulation)
+            heard = self._voices.get(item.stream.source)
+            if heard is not None:
+                heard.heard = wall
+
+    def give_up_silent(self, wall: float) -> None:
+        """Take the requests of sources that have been silent for long as ended: what would tell their end was lost."""
+        for voice in self._voices.values():
+            if voice.in_flight and wall - voice.heard > SILENT_SECONDS:
+                self._compare_in_flight(voice.in_flight, Counter())
+                for key, count in voice.in_flight.items():
+                    self.agents[key].in_flight -= count
+                voice.in_flight.clear()
 
     def _open(self, stream: Stream, score: OrderScore | None = None) -> _Voice:
         voice = _Voice(stream, StreamClock(stream.clock), default_estimators(), score or OrderScore())
@@ -155,7 +171,9 @@ class Population:
         if keep is None:
             self._compare_in_flight(voice.in_flight, Counter())
         for key, count in voice.in_flight.items():
-            self.agents[key].in_flight -= count
+            # A snapshot may have released the agent.
+            if key in self.agents:
+                self.agents[key].in_flight -= count
         for key in voice.agents:
             if keep is not None and key in keep.agents:
                 self._estimate(keep, key)

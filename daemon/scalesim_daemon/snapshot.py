@@ -98,6 +98,12 @@ def lora_cache(
         for name, agents in owners.items()
         if name in links
     )
+    # What nobody uses any more may still be staged: it makes room first.
+    wishes += tuple(
+        LoraWish(name, math.inf, size, staged=True, registered=True)
+        for name, (_, size, staged) in links.items()
+        if staged and name not in owners
+    )
     places = view.loras
     return LoraCache(
         tuple(places.device),

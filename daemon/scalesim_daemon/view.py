@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from time import monotonic
 
 from scalesim_adapters.base import Cleared, EngineInfo, FeedLost, Removed, ResidencyEvent, Stored
@@ -56,8 +56,8 @@ class EngineView:
         self.name = name
         self.info: EngineInfo | None = None
         self.error: str | None = "not probed yet"
-        self.known = True
-        self.unknown_why: str | None = None
+        self.known = False
+        self.unknown_why: str | None = "the engine's KV events are not heard yet"
         self.tree: BlockTree | None = None
         self.loras = LoraPlaces()
         self.quiet = Quiet(quiet_share)
@@ -66,6 +66,7 @@ class EngineView:
         self.lost_blocks = 0
         self.requests_started = 0
         self.served: dict[str, float] = {}
+        self._serving: Counter[str] = Counter()
         self.blocks_per_invocation = 4.0
         self._stored_since_loss = 0
         self._early: list[ResidencyEvent] = []
@@ -75,7 +76,8 @@ class EngineView:
         fresh = self.info is None or self.info.incarnation != info.incarnation
         restarted = self.info is not None and fresh
         self.info, self.error = info, None
-        if self.tree is None and info.block_size:
+        if info.block_size and (self.tree is None or self.tree.block_size != info.block_size):
+            # With other blocks nothing that was known of the old ones means anything.
             self.tree = BlockTree(info.block_size)
             for event in self._early:
                 self.happened(event)
@@ -148,6 +150,7 @@ class EngineView:
     def started(self, agent: Agent) -> None:
         """An announced request of the agent is on its way."""
         self.requests_started += 1
+        self._serving[agent.key] += 1
         if self.tree is not None:
             self.ledger.invoked(agent.key, self.tree.resident_blocks(agent.key) * self.tree.block_size)
             self.tree.started(agent.key)
@@ -156,6 +159,10 @@ class EngineView:
 
     def finished(self, agent: str, lora_name: str | None) -> None:
         """An announced request of the agent has ended; the engine used its LoRA in every step until then."""
+        if not self._serving[agent]:
+            del self._serving[agent]
+            return
+        self._serving -= Counter((agent,))
         if self.tree is not None:
             left = self.tree.released(agent)
             self.blocks_per_invocation += 0.1 * (left - self.blocks_per_invocation)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from scalesim_adapters.base import Capability, EngineInfo, MemoryKind, Missing, Stored, Tier
+from scalesim_adapters.base import Capability, Cleared, EngineInfo, MemoryKind, Missing, Stored, Tier
 from scalesim_adapters.vllm import VllmAdapter
 from scalesim_daemon.api import build_api
 from scalesim_daemon.driver import Driver
@@ -54,6 +54,7 @@ def add_engine(sidecar: Sidecar, name: str = "one", info: EngineInfo | None = IN
     )
     if info is not None:
         view.probed(info)
+        view.happened(Cleared())
     sidecar.drivers[name] = driver
     return driver
 

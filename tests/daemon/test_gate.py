@@ -366,3 +366,12 @@ def test_a_snapshot_says_what_the_events_said(log: list[Event]) -> None:
     hear(Gate(), restated, enumerate(messages(log)))
     assert known(restated) == known(plain)
     assert restated.clocks()["src"][1].now == plain.clocks()["src"][1].now
+
+
+def test_an_older_process_can_not_speak_beside_the_one_that_replaced_it() -> None:
+    gate = Gate()
+    gate.admit("src", 0, [opened(1)], b"old")
+    gate.admit("src", 0, [opened(2)], b"new")
+    verdict = gate.admit("src", 5000, woken("a"), b"old")
+    assert (verdict.admitted, verdict.resync) == ((), True)
+    assert names(gate.admit("src", 1, woken("b"), b"new").admitted[0].events) == ["b"]  # type: ignore[union-attr]

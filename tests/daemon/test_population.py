@@ -261,3 +261,23 @@ def test_a_closed_stream_leaves_nothing(population: Population) -> None:
         {},
     )
     assert (changes.unbound, changes.finished, changes.closed) == (["sim/a"], ["sim/a"], ["sim"])
+
+
+# What was lost
+
+
+def test_an_agent_that_a_snapshot_releases_may_have_had_a_request_in_flight(population: Population) -> None:
+    after(population, said(started()))
+    changes = after(population, restated(AgentReleased(agent="a")))
+    assert changes.finished == ["sim/a"]
+    assert "sim/a" not in population.agents
+
+
+def test_the_requests_of_a_source_that_fell_silent_count_as_ended(population: Population) -> None:
+    after(population, said(started()), wall=1.0)
+    population.give_up_silent(100.0)
+    assert population.in_flight() == 1
+    population.give_up_silent(122.0)
+    assert population.in_flight() == 0
+    assert population.take_changes().finished == ["sim/a"]
+    assert after(population, said(finished()), wall=123.0).finished == []

@@ -42,6 +42,7 @@ class World:
         self.population.apply([Opened(STREAM)], 0.0)
         self.view = EngineView("engine", quiet_share=0.1)
         self.view.probed(EngineInfo("vllm", "0", "1", ("base",), {}, block_size=2, device_blocks=blocks))
+        self.view.happened(Cleared())
         self.pins: set[str] = set()
         for name, prefix in agents.items():
             self.say(AgentRegistered(agent=name), MemoryBound(agent=name, token_ids=prefix))
@@ -281,3 +282,19 @@ def test_what_leaves_the_host_leaves_its_slot() -> None:
     for name in ("x", "y", "x", "z"):
         loras.used(name)
     assert (list(loras.device), list(loras.host)) == (["x", "z"], ["x", "z"])
+
+
+def test_blocks_of_another_size_are_not_mixed_with_the_old_ones() -> None:
+    view = EngineView("engine", quiet_share=0.1)
+    for incarnation, size in (("1", 2), ("2", 4)):
+        view.probed(EngineInfo("vllm", "0", incarnation, ("base",), {}, block_size=size, device_blocks=8))
+        assert view.tree is not None
+        assert view.tree.block_size == size
+
+
+def test_nothing_is_planned_before_the_feed_is_heard() -> None:
+    view = EngineView("engine", quiet_share=0.1)
+    view.probed(EngineInfo("vllm", "0", "1", ("base",), {}, block_size=2, device_blocks=8))
+    assert not view.known
+    view.happened(Cleared())
+    assert view.known

@@ -145,7 +145,7 @@ class VllmAdapter:
             body |= {"messages": list(messages), "add_generation_prompt": False}
         answer = await self._http.json("POST", "/tokenize", body, deadline=ASK_SECONDS)
         tokens = answer.get("tokens") if isinstance(answer, dict) else None
-        if not isinstance(tokens, list):
+        if not isinstance(tokens, list) or not all(isinstance(token, int) and token >= 0 for token in tokens):
             raise ProtocolMismatch("/tokenize answered without tokens")
         return tuple(tokens)
 

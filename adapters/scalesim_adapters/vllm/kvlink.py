@@ -121,8 +121,7 @@ class Link:
         messages: list[Message] = []
         with contextlib.suppress(zmq.Again):
             while len(messages) < limit:
-                _, seq, payload = await self._feed.recv_multipart(flags=zmq.NOBLOCK)
-                messages.append(Message(int.from_bytes(seq, "big"), payload))
+                messages.append(_message(await self._feed.recv_multipart(flags=zmq.NOBLOCK)))
         return messages
 
     async def _next_change(self) -> None:
@@ -137,10 +136,19 @@ class Link:
             return
         with self._context.socket(zmq.DEALER) as asking:
             asking.setsockopt(zmq.LINGER, 0)
-            asking.connect(self._source.replay_endpoint)
+            try:
+                asking.connect(self._source.replay_endpoint)
+            except zmq.ZMQError as error:
+                raise LinkLost(f"{self._source.replay_endpoint}: {error}") from error
             await asking.send_multipart([b"", first.to_bytes(8, "big")])
             while await asking.poll(int(within * 1000)):
-                _, _, seq, payload = await asking.recv_multipart()
-                if seq == END:
+                frames = (await asking.recv_multipart())[1:]
+                if frames[1:2] == [END]:
                     return
-                yield Message(int.from_bytes(seq, "big"), payload)
+                yield _message(frames)
+
+
+def _message(frames: list[bytes]) -> Message:
+    if len(frames) != 3:
+        raise LinkLost(f"a message of {len(frames)} frames is none of vLLM's")
+    return Message(int.from_bytes(frames[1], "big"), frames[2])

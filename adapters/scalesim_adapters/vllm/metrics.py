@@ -49,9 +49,13 @@ def pressure(samples: Samples) -> Pressure:
     """Return the counts of requests, summed over everything that the server counts apart."""
     if not samples.get(RUNNING):
         raise ProtocolMismatch(f"/metrics has no {RUNNING}: is this a vLLM, with its metrics on?")
-    running, waiting, finished = (
-        int(sum(sample.value for sample in samples.get(name, ()))) for name in (RUNNING, WAITING, FINISHED)
-    )
+    try:
+        running, waiting, finished = (
+            int(sum(sample.value for sample in samples.get(name, ())))
+            for name in (RUNNING, WAITING, FINISHED)
+        )
+    except (ValueError, OverflowError) as error:
+        raise ProtocolMismatch(f"/metrics has a count that is no number: {error}") from error
     return Pressure(running, waiting, finished)
 
 
