@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from statistics import median
 
@@ -41,7 +42,8 @@ class StreamClock:
         """Several advances that came at one moment count as one: no pace is 0."""
         assert self._measured is not None
         now, at = self._measured
-        if wall > at:
-            self._paces.append((wall - at) / (self.now - now))
+        pace = (wall - at) / (self.now - now)
+        if 0 < pace < math.inf:
+            self._paces.append(pace)
             self.pace = median(self._paces)
             self._measured = self.now, wall
