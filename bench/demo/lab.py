@@ -30,7 +30,8 @@ def engine(kind: EngineKind, flags: Flags, folder: Path) -> Iterator[str]:
 def _vllm(flags: Flags, folder: Path) -> VllmServer:
     given = default_flags(POOL_TOKENS) if flags == "default" else sidecar_flags(folder, POOL_TOKENS)
     # On a larger machine vLLM leaves a core to its server by itself; of two it would use only one.
-    env = {"VLLM_CPU_OMP_THREADS_BIND": "0-1"} if os.cpu_count() == 2 else {}
+    bind = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "0-1")
+    env = {"VLLM_CPU_OMP_THREADS_BIND": bind} if os.cpu_count() == 2 else {}
     return VllmServer(MODELS / "mid", given, run=folder, env=env)
 
 
