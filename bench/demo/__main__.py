@@ -13,15 +13,13 @@ from bench.demo.report import draw, print_result
 from bench.workloads.base import Workload
 from bench.workloads.village import Village
 
-SECONDS = 390.0  # for the runs; eight minutes are what the whole demo may take
-
 
 def main() -> None:
     """Run the demo with the flags of the command line."""
     given = _parser().parse_args()
     workload, title = _workload(given)
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
-        options = Options(workload, title, given.engine, given.pace, Path(folder), SECONDS)
+        options = Options(workload, title, given.engine, given.pace, Path(folder))
         result = asyncio.run(run_demo(options))
         lora_folder = Path(folder) / "loras"
         lora_folder.mkdir()

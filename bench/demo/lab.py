@@ -40,7 +40,6 @@ def _emulator(flags: Flags, folder: Path) -> EmulatorServer:
         shape: dict[str, Any] = {
             "block_size": 128,
             "blocks": POOL_TOKENS // 128,
-            "max_num_batched_tokens": 2048,
             "scheduling_policy": "fcfs",
         }
     else:

@@ -29,8 +29,8 @@ from scalesim_daemon.view import LoraPlaces
 AGENTS: Final = 12
 SLOTS: Final = 2
 HOST_PLACES: Final = 4
-STEPS: Final = 24
-PACE: Final = 0.4  # seconds a step takes the simulation
+STEPS: Final = 16
+PACE: Final = 0.3  # seconds a step takes the simulation
 PROMPT_TOKENS: Final = (
     48  # the CPU build computes LoRA prompts slowly, and rightly only without base-model requests beside
 )

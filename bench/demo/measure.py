@@ -25,30 +25,48 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The whole demo: the pair at the pace, the pair without pause, and what the daemon said of the first.
+    """The whole demo: the pair at the pace, the runs without pause, and what the daemon said of the first.
 
-    `alone_flags` tells whose flags the engine alone ran with; `report` is the daemon's `/v1/report`.
+    The engine alone ran without pause under both sets of flags; `stock_is_better` tells under which of them it also
+    ran at the pace. `report` is the daemon's `/v1/report`.
     """
 
     engine: str
     workload: str
-    alone_flags: str
+    stock_is_better: bool
     cold_prefill: float
     alone: Run
     ours: Run
-    alone_rushed: Run
+    stock_rushed: Run
+    flags_rushed: Run
     ours_rushed: Run
     report: dict[str, Any]
 
     @property
+    def alone_flags(self) -> str:
+        """Whose flags the engine alone ran with."""
+        return "vLLM's default" if self.stock_is_better else "our"
+
+    @property
+    def alone_rushed(self) -> Run:
+        """The run alone without pause, under the better flags."""
+        return self.stock_rushed if self.stock_is_better else self.flags_rushed
+
+    @property
     def runs(self) -> tuple[Run, ...]:
-        """All four runs."""
+        """The four runs to compare: at the pace alone and with the sidecar, then without pause."""
         return (self.alone, self.ours, self.alone_rushed, self.ours_rushed)
 
     @property
-    def differing(self) -> tuple[int, int]:
-        """Answers whose text differs: with the sidecar from alone, and between two runs alone."""
-        return differing(self.alone, self.ours), differing(self.alone, self.alone_rushed)
+    def differing(self) -> tuple[int, int, int]:
+        """Answers whose text differs, and of how many, all in the steps that every run played: with the sidecar from
+        the engine alone under the same flags, and between the engine alone under one set of flags and the other."""
+        compared = min(len(self.flags_rushed.answers), len(self.ours.answers))
+        return (
+            differing(self.flags_rushed, self.ours),
+            differing(self.flags_rushed, self.stock_rushed),
+            compared,
+        )
 
 
 def figures(run: Run) -> Figures:

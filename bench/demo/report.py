@@ -74,19 +74,21 @@ def _table(result: Result) -> str:
 def _notes(result: Result) -> list[str]:
     said = summary(result)
     rushed = figures(result.alone_rushed).makespan / figures(result.ours_rushed).makespan
-    with_sidecar, alone = result.differing
+    with_sidecar, alone, compared = result.differing
     accuracy = said["order_accuracy"]
     return [
         f"At the pace, alone / with sidecar: makespan {said['makespan_ratio']}, "
         f"mean TTFT {said['ttft_mean_ratio']}.",
         f"At pace 0: makespan {rushed:.2f}. Without idle time and without a host tier,",
         "an engine's stock endpoints can help little there.",
+        f"There the engine alone took {result.stock_rushed.makespan:.1f} s with vLLM's default flags, "
+        f"{result.flags_rushed.makespan:.1f} s with ours.",
         f"The engine alone ran with {result.alone_flags} flags, the better of vLLM's defaults and ours here.",
         f"The pace is what the simulation itself takes per step, equal in both runs; a cold prefill takes "
         f"{result.cold_prefill:.2f} s.",
         f"Order accuracy of the estimates: {'none scored' if accuracy is None else f'{accuracy:.1%}'}.",
-        f"Answers whose text differs: {with_sidecar} of {len(result.ours.answers)} with the sidecar from alone, "
-        f"{alone} of {len(result.alone_rushed.answers)} between two runs alone.",
+        f"Answers whose text differs, of {compared}: {with_sidecar} with the sidecar from alone under the same "
+        f"flags, {alone} between the engine alone under one set of flags and the other.",
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
+from statistics import median
 from typing import Any, Protocol
 
 import httpx
@@ -111,12 +112,12 @@ async def play(
 async def time_prefill(engine: str, prompts: PromptBook) -> float:
     """Return the seconds that one prompt takes to its first token with nothing cached, on an idle engine.
 
-    Measured with prompts that no agent has, so that the cache gains nothing; the first one only warms up.
+    Measured with prompts that no agent has, so that the cache gains nothing; the first two only warm up.
     """
-    unlike = [ids[::-1] + ids[:FRESH_TOKENS] for ids in list(prompts.prefixes.values())[:3]]
+    unlike = [ids[::-1] + ids[:FRESH_TOKENS] for ids in list(prompts.prefixes.values())[:5]]
     async with httpx.AsyncClient(base_url=engine, timeout=300) as client:
         times = [(await _stream(client, "preparation/prefill", prompt))["ttft"] for prompt in unlike]
-    return float(min(times[1:]))
+    return float(median(times[2:]))
 
 
 async def empty_cache(engine: str, pool_tokens: int) -> None:

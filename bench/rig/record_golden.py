@@ -195,7 +195,8 @@ def main() -> None:
     os.chdir(vllm.ROOT)
     with tempfile.TemporaryDirectory(prefix="scalesim-golden-") as folder:
         run = Path(folder)
-        flags = vllm.sidecar_flags(run, POOL_BLOCKS * BLOCK, max_model_len=1024, batched_tokens=1024)
+        flags = vllm.sidecar_flags(run, POOL_BLOCKS * BLOCK, max_model_len=1024)
+        flags += ["--max-num-batched-tokens", "1024"]
         env = {"VLLM_SERVER_DEV_MODE": "1"}
         with vllm.VllmServer(MODEL, [*flags, *vllm.lora_flags()], run=run, env=env) as server:
             rec = Recorder(server.url, run)

@@ -63,9 +63,9 @@ def default_flags(pool_tokens: int, *, max_model_len: int = 2048) -> list[str]:
 
 
 def sidecar_flags(
-    run: Path, pool_tokens: int, *, max_model_len: int = 2048, block_size: int = 32, batched_tokens: int = 256
+    run: Path, pool_tokens: int, *, max_model_len: int = 2048, block_size: int = 32
 ) -> list[str]:
-    """What we recommend beside a sidecar: small blocks and steps, priorities, and the KV event feed with
+    """What we recommend beside a sidecar: small blocks, priorities, and the KV event feed with
     replay.
 
     The feed's sockets lie in the folder `run`. A path is the one form that vLLM binds without opening it to
@@ -81,7 +81,7 @@ def sidecar_flags(
     return [
         *_common(max_model_len),
         *("--block-size", str(block_size), "--num-gpu-blocks-override", str(pool_tokens // block_size + 1)),
-        *("--max-num-batched-tokens", str(batched_tokens), "--scheduling-policy", "priority"),
+        *("--scheduling-policy", "priority"),
         *("--kv-events-config", json.dumps(events)),
     ]
 

@@ -215,10 +215,12 @@ class PathDeclared(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentActivated(AgentEvent):
-    """The active frontier of `path` has reached the agent now."""
+    """The active frontier of `path` has reached the agent now. In a snapshot, `served` says that the agent has been
+    invoked since."""
 
     type: ClassVar[str] = "agent.activated"
     path: str = "default"
+    served: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgpack
+
 from scalesim_client.codec import pack_event
 from scalesim_client.events import (
     ActivityStarted,
@@ -27,7 +29,8 @@ from scalesim_client.events import (
 Key = tuple[str | None, ...]
 
 _MEMORY = MemoryBound.type
-_TIMELESS = frozenset((AgentRegistered.type, MemoryBound.type, MemoryUnbound.type, InvocationStarted.type))
+_TIMELESS = frozenset((AgentRegistered.type, MemoryBound.type, MemoryUnbound.type))
+_OUTLIVES_CLOCK = _TIMELESS | {InvocationStarted.type}
 _ENDED_BY_INVOCATION = (ActivityStarted.type, AgentWoken.type, AgentIdled.type)
 _PLAN: Key = (PlanDeclared.type,)
 
@@ -85,6 +88,7 @@ class NewestState:
                 for ended in _ENDED_BY_INVOCATION:
                     self._said.pop((ended, agent), None)
                 self._out_of_plan.add(agent)
+                self._serve(owner)
                 self._put((event.type, agent, request), event, owner)
             case InvocationFinished(agent=agent, request=request):
                 self._said.pop((InvocationStarted.type, agent, request), None)
@@ -92,7 +96,10 @@ class NewestState:
             case MemoryBound(agent=agent) | MemoryUnbound(agent=agent):
                 self._put((_MEMORY, agent), event, owner)
             case AgentActivated(agent=agent, path=path):
-                self._put((event.type, agent, path), event, owner, ("path", path))
+                key = (event.type, agent, path)
+                # Only the first time that a path reaches an agent counts.
+                if key not in self._said:
+                    self._put(key, event, owner, ("path", path))
             case _:
                 if isinstance(event, AgentIdled):
                     self._out_of_plan.add(event.agent)
@@ -101,7 +108,7 @@ class NewestState:
     def _advance(self, now: float) -> None:
         if self.now is not None and now < self.now:
             # The simulation starts over: what it foresaw is void, what the agents are is not.
-            self._said = {key: said for key, said in self._said.items() if key[0] in _TIMELESS}
+            self._said = {key: said for key, said in self._said.items() if key[0] in _OUTLIVES_CLOCK}
             self._plan = None
         self.now = now
 
@@ -111,6 +118,11 @@ class NewestState:
         self._said[key] = packed
         for owner in owners:
             self._owned.setdefault(owner, set()).add(key)
+
+    def _serve(self, agent: Key) -> None:
+        for key in self._owned[agent]:
+            if key[0] == AgentActivated.type and key in self._said:
+                self._said[key] = pack_event(msgpack.unpackb(self._said[key]) | {"served": True})
 
     def _drop_owned(self, owner: Key) -> None:
         for key in self._owned.pop(owner, ()):

@@ -33,6 +33,7 @@ PROBE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 PRESSURE_SECONDS = 0.25
 FRESH_PRESSURE_SECONDS = 0.02
+FEED_LAG_SECONDS = 0.1
 DEADLINE_SECONDS = 30.0
 LONGEST_BACKOFF_SECONDS = 30.0
 KEPT_RECORDS = 1000
@@ -86,6 +87,7 @@ class Driver:
         self._pressure_at = -math.inf
         self._chunk_seconds = 0.1
         self._doubt = asyncio.Event()
+        self._heard = asyncio.Event()
         self._texts: set[asyncio.Task[None]] = set()
 
     # Keeping the view fresh
@@ -138,6 +140,7 @@ class Driver:
     async def _listen(self) -> None:
         async for event in self.adapter.events():
             self.view.happened(event)
+            self._heard.set()
             self._wake()
 
     async def _measure_forever(self) -> None:
@@ -262,6 +265,16 @@ class Driver:
         record = Record(time(), self.view.name, step, result, seconds, computed)
         self.records.append(record)
         self._record(record)
+        if result == "done" and step.kind is MemoryKind.PREFIX_KV:
+            await self._told(step)
+
+    async def _told(self, step: Step) -> None:
+        """Wait until the feed has told of what a step loaded: planned before, it would be asked for again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FEED_LAG_SECONDS):
+                while (tree := self.view.tree) is not None and tree.resident_blocks(step.key) < step.stop:
+                    self._heard.clear()
+                    await self._heard.wait()
 
     async def _still_quiet(self) -> bool:
         if monotonic() - self._pressure_at > FRESH_PRESSURE_SECONDS:

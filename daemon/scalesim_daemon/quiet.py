@@ -4,15 +4,22 @@ An engine that is idle, and has been asked only what a simulation announced, is 
 were seen that nobody announced, speculative work starts only while nothing runs, and uses at most `share` of
 the wall time: as such requests see the engine at random moments, no more than that share of them can meet our
 work (PASTA: Poisson arrivals see time averages), which keeps their 95th percentile where it was.
+
+A simulation that calls again at once leaves lulls too short for any work: what starts in one only delays the
+next call. Where lulls have lately been shorter than the work, one has to last as long as the work first.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from statistics import median
 
 from scalesim_adapters.base import Pressure
 
 MEMORY_SECONDS = 30.0
 REBASE_SECONDS = 60.0
 LARGEST_CREDIT_SECONDS = 1.0
+REMEMBERED_LULLS = 9
 
 
 class Quiet:
@@ -27,6 +34,8 @@ class Quiet:
         self._peak = 0
         self._rebased_at = 0.0
         self._foreign_at: float | None = None
+        self._lull_began: float | None = None
+        self._lulls: deque[float] = deque(maxlen=REMEMBERED_LULLS)
         self.pressure: Pressure | None = None
 
     def observe(self, pressure: Pressure, accounted: int, wall: float) -> None:
@@ -62,7 +71,8 @@ class Quiet:
     def may_start(self, announced: int, seconds: float, wall: float) -> bool:
         """Whether work of about `seconds` may start now, while `announced` invocations are being served."""
         self._accrue(wall)
-        if announced or self.pressure is None or self.pressure.waiting:
+        self._note_lull(announced, wall)
+        if announced or self.pressure is None or self.pressure.waiting or not self._fits_lull(seconds, wall):
             return False
         if not self.shared(wall):
             return True
@@ -73,6 +83,18 @@ class Quiet:
         self._accrue(wall)
         if self.shared(wall):
             self._credit -= seconds
+
+    def _note_lull(self, announced: int, wall: float) -> None:
+        if not announced:
+            self._lull_began = wall if self._lull_began is None else self._lull_began
+        elif self._lull_began is not None:
+            self._lulls.append(wall - self._lull_began)
+            self._lull_began = None
+
+    def _fits_lull(self, seconds: float, wall: float) -> bool:
+        if self._lull_began is None or not self._lulls or median(self._lulls) >= seconds:
+            return True
+        return wall - self._lull_began >= seconds
 
     def _accrue(self, wall: float) -> None:
         if self._credited_at is not None:

@@ -73,6 +73,8 @@ class PathEstimator(ByType):
         if path is None:
             return ()
         self._idle.discard(event.agent)
+        if event.served:
+            self._invoked[event.agent] = max(now, self._invoked.get(event.agent, -math.inf))
         self._paths_of.setdefault(event.agent, {})[event.path] = path
         return path.activate(event.agent, now)
 

@@ -24,7 +24,12 @@ def loras(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 def start(run: Path, loras: tuple[Path, ...]) -> Iterator[Subject]:
     config = feed_config(
-        run, blocks=BLOCKS, block_size=BLOCK, max_model_len=MAX_MODEL_LEN, time_scale=TIME_SCALE
+        run,
+        blocks=BLOCKS,
+        block_size=BLOCK,
+        max_model_len=MAX_MODEL_LEN,
+        max_num_batched_tokens=256,
+        time_scale=TIME_SCALE,
     )
     with EmulatorServer(config) as server:
         yield Subject(

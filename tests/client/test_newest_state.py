@@ -200,13 +200,21 @@ def test_a_replayed_snapshot_foresees_what_the_whole_log_foresaw(log: list[Any])
         assert [e.estimate(agent) for e in again] == [e.estimate(agent) for e in whole]
 
 
-@given(st.permutations(AGENTS), st.integers(1, 3), st.lists(st.integers(0, 4), max_size=3))
-def test_a_replayed_frontier_foresees_the_same(nodes: list[str], hop: int, pauses: list[int]) -> None:
+@given(
+    st.permutations(AGENTS),
+    st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 4), agents, st.booleans()), max_size=8),
+)
+def test_a_replayed_frontier_foresees_the_same(
+    nodes: list[str], hop: int, moves: list[tuple[int, str, bool]]
+) -> None:
+    """The frontier reaches agents, some of them twice, and they call."""
     now, state, whole, again = 0.0, NewestState(), PathEstimator(), PathEstimator()
     events: list[Event] = [PathDeclared(nodes=nodes, hop=hop)]
-    for pause, agent in zip(pauses, nodes, strict=False):
+    for pause, agent, calls in moves:
         now += pause
-        events += [StepAdvanced(now=now), AgentActivated(agent=agent)]
+        happens = InvocationStarted(agent=agent) if calls else AgentActivated(agent=agent)
+        events += [StepAdvanced(now=now), happens]
     now = 0.0
     for event in events:
         now = event.now if isinstance(event, StepAdvanced) else now

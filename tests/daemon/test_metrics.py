@@ -1,23 +1,16 @@
 """Metrics: names and units, one sample per engine and none per agent, read at the moment of the scrape."""
 
 import asyncio
-from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.loop import EnginePlan, Sidecar
 from scalesim_daemon.metrics import build_registry
 from scalesim_daemon.plan import Action, Step
-from tests.daemon.still import add_engine, ask, open_stream, say, still_sidecar, stored
+from tests.daemon.still import add_engine, ask, open_stream, say, stored
 
 STEP = Step(Action.LOAD, MemoryKind.PREFIX_KV, "sim/a", 0, 2, 1.0, "due next")
-
-
-@pytest.fixture
-def sidecar(tmp_path: Path) -> Sidecar:
-    return still_sidecar(tmp_path)
 
 
 def scrape(sidecar: Sidecar) -> str:

@@ -34,6 +34,36 @@ def test_an_engine_of_our_own_is_used_freely_while_nothing_waits() -> None:
     assert not quiet.may_start(0, 5.0, 1.0)
 
 
+def paced(lulls: list[float]) -> tuple[Quiet, float]:
+    """An engine of our own that was left alone for each of `lulls` seconds; the next lull begins at the returned wall
+    time."""
+    quiet, wall = Quiet(0.0), 0.0
+    quiet.observe(idle(0), 0, wall)
+    for lull in lulls:
+        quiet.may_start(0, 0.2, wall)
+        quiet.may_start(1, 0.2, wall + lull)
+        wall += lull + 1.0
+    return quiet, wall
+
+
+def test_lulls_as_long_as_the_work_are_used_from_their_first_moment() -> None:
+    for lulls in ([], [0.2], [0.01, 3.0, 3.0]):
+        quiet, wall = paced(lulls)
+        assert quiet.may_start(0, 0.2, wall)
+
+
+def test_after_short_lulls_one_must_last_as_long_as_the_work() -> None:
+    quiet, wall = paced([3.0, 0.01, 0.01])
+    assert not quiet.may_start(0, 0.2, wall)
+    assert not quiet.may_start(0, 0.2, wall + 0.19)
+    assert quiet.may_start(0, 0.2, wall + 0.21)
+
+
+def test_a_simulation_that_slows_down_is_used_again() -> None:
+    quiet, wall = paced([0.01] * 20 + [3.0] * 5)
+    assert quiet.may_start(0, 0.2, wall)
+
+
 def test_unannounced_requests_are_noticed_and_forgotten() -> None:
     quiet = foreign()
     assert quiet.shared(0.2 + MEMORY_SECONDS - 0.1)

@@ -51,11 +51,12 @@ def result() -> Result:
     return Result(
         engine="vLLM 0.32.0 (CPU)",
         workload="village, seed 1",
-        alone_flags="our",
+        stock_is_better=False,
         cold_prefill=0.5,
         alone=run([1.0, 2.0, 3.0], 272, 4.0),
         ours=run([0.5, 0.5, 0.5], 1024, 2.0),
-        alone_rushed=run([1.0, 2.0], 0, 3.0, 0.0),
+        stock_rushed=run([1.0, 4.0], 0, 4.0, 0.0),
+        flags_rushed=run([1.0, 2.0], 0, 3.0, 0.0),
         ours_rushed=run([1.0, 2.0], 0, 3.0, 0.0),
         report=LEDGER,
     )
@@ -103,6 +104,18 @@ def test_texts_that_differ_are_counted(result: Result) -> None:
         result.ours, answers=(replace(result.ours.answers[0], output="else"), *result.ours.answers[1:])
     )
     assert (differing(result.alone, result.ours), differing(result.alone, other)) == (0, 1)
+
+
+def test_texts_are_compared_where_every_run_answered(result: Result) -> None:
+    changed = tuple(replace(answer, output="else") for answer in result.stock_rushed.answers)
+    odd = replace(result, stock_rushed=replace(result.stock_rushed, answers=changed))
+    assert (result.differing, odd.differing) == ((0, 0, 2), (0, 2, 2))
+
+
+def test_the_better_flags_stand_for_the_engine_alone(result: Result) -> None:
+    assert (result.alone_flags, result.alone_rushed) == ("our", result.flags_rushed)
+    stock = replace(result, stock_is_better=True)
+    assert (stock.alone_flags, stock.alone_rushed) == ("vLLM's default", result.stock_rushed)
 
 
 def test_last_line_is_the_summary(result: Result, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,8 @@ def start(run: Path, flags: list[str] | None = None, env: Mapping[str, str] | No
         pytest.skip(f"vLLM is not installed: {vllm.REMEDY}")
     if flags is None:
         flags = vllm.sidecar_flags(run, POOL_BLOCKS * BLOCK, max_model_len=MAX_MODEL_LEN)
+        # Small steps, so that a prefetch can be stopped between two of them.
+        flags += ["--max-num-batched-tokens", "256"]
         flags += vllm.lora_flags(slots=LORA_SLOTS, host_places=4)
     server = vllm.VllmServer(vllm.MODELS / "tiny", flags, run=run, env=env)
     server.start()

@@ -46,7 +46,7 @@ class EmulatorConfig:
     blocks: int = 256
     block_size: int = 32
     max_model_len: int = 2048
-    max_num_batched_tokens: int = 256
+    max_num_batched_tokens: int = 2048
     max_num_seqs: int = 64
     scheduling_policy: str = "priority"
     max_loras: int = 2

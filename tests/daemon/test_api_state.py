@@ -1,0 +1,137 @@
+"""The daemon's state by the API: engines, plan, report, sources, health, and what describes them all."""
+
+import asyncio
+from pathlib import Path
+from time import monotonic
+
+from scalesim_daemon.api import build_api
+from scalesim_daemon.loop import EnginePlan, Sidecar
+from tests.daemon.api_calls import READS, STEP, get
+from tests.daemon.live import daemon, emulator, until
+from tests.daemon.still import BLOCK, add_engine, open_stream, say, stored
+
+
+def test_engines_show_what_is_known_of_them(sidecar: Sidecar) -> None:
+    view = add_engine(sidecar).view
+    add_engine(sidecar, "two", info=None)
+    view.happened(stored("sim/a", 2))
+    view.loras.used("ell")
+    view.ledger.loaded("sim/a", 8)
+    one, two = get(sidecar, "/v1/engines").json()["engines"]
+    assert (one["reachable"], one["known"], one["version"]) == (True, True, "0.32.0")
+    assert one["blocks"] == {"size": BLOCK, "capacity": 16, "resident": 2, "free": 14}
+    assert one["loras"]["device"] == ["ell"] and one["loras"]["device_places"] == 2
+    assert one["capabilities"] == {"prefix_kv": ["load", "events"], "lora": ["list"], "model": []}
+    assert one["missing"][0]["what"] == "KV event replay"
+    assert one["ledger"]["prefetched_tokens_pending"] == 8
+    assert (two["reachable"], two["unreachable_why"]) == (False, "not probed yet")
+    assert two["blocks"] == {"size": None, "capacity": None, "resident": None, "free": None}
+
+
+def test_the_plan_is_shown_with_reasons(sidecar: Sidecar) -> None:
+    add_engine(sidecar)
+    sidecar.plans = {"one": EnginePlan(blocks=[STEP] * 3)}
+    (engine,) = get(sidecar, "/v1/plan", limit=2).json()["engines"]
+    assert (len(engine["blocks"]), engine["blocks_total"], engine["in_flight"]) == (2, 3, [])
+    assert engine["blocks"][0] == {
+        "action": "load",
+        "kind": "prefix_kv",
+        "key": "sim/a",
+        "start": 0,
+        "stop": 2,
+        "seconds": None,
+        "reason": "due next",
+        "victims": ["sim/b"],
+    }
+
+
+def test_the_report_sums_over_engines_and_weighs_by_pairs(sidecar: Sidecar) -> None:
+    assert get(sidecar, "/v1/report").json()["order_accuracy"] is None
+    for name in ("one", "two"):
+        ledger = add_engine(sidecar, name).view.ledger
+        ledger.loaded("sim/a", 100)
+        ledger.invoked("sim/a", 60)
+        ledger.loaded("sim/b", 10)
+    for simulation, right in (("good", True), ("bad", False)):
+        open_stream(sidecar, simulation)
+        foreseen = ("x", "y") if right else ("y", "x")
+        for now, agent in enumerate(foreseen, 1):
+            event = {"type": "agent.activity_started", "agent": agent, "until": float(now)}
+            say(sidecar, event, simulation=simulation)
+        for now, agent in enumerate(("x", "y"), 1):
+            say(
+                sidecar,
+                {"type": "step.advanced", "now": float(now)},
+                {"type": "invocation.started", "agent": agent},
+                {"type": "invocation.finished", "agent": agent},
+                simulation=simulation,
+            )
+    scores = sidecar.population.scores()
+    assert scores["good"].accuracy == 1.0 and scores["bad"].accuracy == 0.0
+    report = get(sidecar, "/v1/report").json()
+    assert report["prefetches"] == 4 and report["prefetches_used"] == 2 and report["prefetches_wasted"] == 0
+    assert report["prefetched_tokens"] == 220 and report["prefetched_tokens_wasted"] == 80
+    assert report["prefetches_pending"] == 2 and report["prefetched_tokens_pending"] == 20
+    assert report["order_pairs"] == 2 and report["order_accuracy"] == 0.5
+
+
+def test_sources_show_clock_and_gaps(sidecar: Sidecar) -> None:
+    open_stream(sidecar)
+    sidecar.admit("sim", 0, [{"type": "step.advanced", "now": 2.0}])
+    sidecar.admit("sim", 4, [{"type": "step.advanced", "now": 3.0}])
+    (source,) = (answer := get(sidecar, "/v1/sources").json())["sources"]
+    assert (source["source"], source["simulation"], source["stale"]) == ("sim", "sim", True)
+    assert source["clock"]["now"] == 3.0
+    assert answer["counts"]["gaps"] == 1
+
+
+def test_health_is_the_loops_tick(sidecar: Sidecar) -> None:
+    assert get(sidecar, "/health").json()["alive"] is True
+    sidecar.ticked_at = monotonic() - 60
+    answer = get(sidecar, "/health")
+    assert answer.status_code == 503
+    assert answer.json()["tick_age"] >= 60
+
+
+def test_ready_names_all_that_is_missing(sidecar: Sidecar) -> None:
+    answer = get(sidecar, "/ready")
+    assert answer.status_code == 503
+    text = " ".join(answer.json()["reasons"])
+    assert "feed" in text and "store" in text and "--engine vllm=URL" in text
+    add_engine(sidecar, info=None)
+    assert "engine one does not answer: not probed yet" in get(sidecar, "/ready").json()["reasons"]
+
+
+def test_a_whole_daemon_is_ready_and_says_so_when_its_engine_goes(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with emulator(tmp_path) as engine:
+            async with daemon(tmp_path, engine.url) as (_, api):
+
+                async def ready() -> bool:
+                    return (await api.get("/ready")).status_code == 200
+
+                async def not_ready() -> bool:
+                    return not await ready()
+
+                await until(ready)
+                assert (await api.get("/health")).status_code == 200
+                await asyncio.to_thread(engine.kill)
+                await until(not_ready)
+                assert "does not answer" in (await api.get("/ready")).text
+                assert (await api.get("/health")).status_code == 200
+
+    asyncio.run(scene())
+
+
+def test_openapi_is_complete(sidecar: Sidecar) -> None:
+    spec = build_api(sidecar).openapi()
+    assert set(spec["paths"]) == {
+        *(path for path in READS if path != "/v1/agents"),
+        *("/v1/agents", "/v1/agents/{simulation}/{agent}", "/v1/events"),
+    }
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            assert operation["description"], path
+            if path != "/metrics":
+                assert "$ref" in operation["responses"]["200"]["content"]["application/json"]["schema"], path
+    assert "413" in spec["paths"]["/v1/events"]["post"]["responses"]

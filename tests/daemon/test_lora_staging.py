@@ -1,0 +1,137 @@
+"""Staging of LoRAs: whole copies within a budget, and links that flip to them and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scalesim_daemon.loras import LoraError, LoraLibrary, NoRoom
+from tests.daemon.lora_files import BYTES, make_lora, staged_copies, weights
+
+
+def test_staging_flips_the_link_and_back(library: LoraLibrary, tmp_path: Path) -> None:
+    original = make_lora(tmp_path / "alice", b"a")
+    (original / "checkpoint-1").mkdir()
+    (original / "README.md").write_text("read me")
+    link = library.link("alice", original)
+    size = BYTES + len("read me")
+    assert library.inventory() == ({"alice": (original, size, False)}, 2 * BYTES)
+    library.stage("alice")
+    assert library.inventory() == ({"alice": (original, size, True)}, 2 * BYTES - size)
+    assert tmp_path / "staging" in link.resolve().parents
+    assert sorted(path.name for path in link.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert library.link("alice", original) == link
+    assert tmp_path / "staging" in link.resolve().parents, "binding again takes nothing back"
+    library.stage("alice")
+    library.unstage("alice")
+    assert link.resolve() == original
+    assert staged_copies(tmp_path) == []
+    assert library.inventory() == ({"alice": (original, size, False)}, 2 * BYTES)
+    library.unstage("alice")
+
+
+def test_files_that_are_links_are_copied(library: LoraLibrary, tmp_path: Path) -> None:
+    blobs = make_lora(tmp_path / "blobs", b"a")
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for blob in blobs.iterdir():
+        (snapshot / blob.name).symlink_to(f"../blobs/{blob.name}")
+    link = library.link("alice", snapshot)
+    library.stage("alice")
+    assert not (link / "adapter_config.json").is_symlink()
+    assert weights(link) == weights(blobs)
+
+
+def test_the_budget_is_kept(library: LoraLibrary, tmp_path: Path) -> None:
+    for name in "abc":
+        library.link(name, make_lora(tmp_path / name, name.encode()))
+    library.stage("a")
+    library.stage("b")
+    with pytest.raises(NoRoom, match=f"LoRA c has {BYTES} bytes, 0 of {2 * BYTES}"):
+        library.stage("c")
+    assert library.path("c").resolve() == tmp_path / "c"
+    library.unstage("a")
+    library.stage("c")
+    assert weights(library.path("c"))[:1] == b"c"
+
+
+def test_a_full_staging_directory_is_no_room(
+    library: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = library.link("alice", make_lora(tmp_path / "alice", b"a"))
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(NoRoom, match="is full"):
+            library.stage("alice")
+    assert staged_copies(tmp_path) == []
+    assert link.resolve() == tmp_path / "alice"
+
+
+def test_the_rest_of_a_failed_copy_is_not_part_of_the_next(library: LoraLibrary, tmp_path: Path) -> None:
+    link = library.link("alice", make_lora(tmp_path / "alice", b"a"))
+    (part,) = (tmp_path / "staging").iterdir()
+    make_lora(part.with_name(f"{part.name}.part"), b"x")
+    (part.with_name(f"{part.name}.part") / "adapter_model.bin").write_bytes(b"x")
+    library.stage("alice")
+    assert len(list(link.iterdir())) == 2
+
+
+def test_a_copy_stays_where_its_original_is_gone_or_changed(library: LoraLibrary, tmp_path: Path) -> None:
+    original = make_lora(tmp_path / "alice", b"a")
+    link = library.link("alice", original)
+    library.stage("alice")
+    (original / "adapter_model.safetensors").write_bytes(b"other")
+    with pytest.raises(LoraError, match="gone or changed, its copy stays"):
+        library.unstage("alice")
+    shutil.rmtree(original)
+    with pytest.raises(LoraError, match="gone or changed, its copy stays"):
+        library.unstage("alice")
+    assert weights(link)[:1] == b"a"
+
+
+def test_an_original_that_changed_is_not_staged_under_the_old_name(
+    library: LoraLibrary, tmp_path: Path
+) -> None:
+    original = make_lora(tmp_path / "alice", b"a")
+    library.link("alice", original)
+    (original / "adapter_model.safetensors").write_bytes(b"other")
+    with pytest.raises(LoraError, match="bind it again"):
+        library.stage("alice")
+    assert staged_copies(tmp_path) == []
+    library.link("alice", original)
+    library.stage("alice")
+    assert weights(library.path("alice")) == b"other"
+
+
+def test_a_copy_that_was_damaged_is_made_anew(library: LoraLibrary, tmp_path: Path) -> None:
+    link = library.link("alice", make_lora(tmp_path / "alice", b"a"))
+    library.stage("alice")
+    (link / "adapter_model.safetensors").unlink()
+    library.stage("alice")
+    assert weights(link) == weights(tmp_path / "alice")
+    assert tmp_path / "staging" in link.resolve().parents
+
+
+def test_a_staging_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "staging").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "staging", 12345, 12345)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    library = LoraLibrary(tmp_path / "links", tmp_path / "staging", BYTES)
+    with pytest.raises(LoraError, match=r"belongs to another user: set loras\.staging_dir"):
+        library.recover()

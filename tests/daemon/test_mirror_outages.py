@@ -1,0 +1,152 @@
+"""The mirror where the store, a write or a daemon before it fails: the newest state comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal
+
+import pytest
+from redis.exceptions import ConnectionError
+
+from scalesim_daemon.store import Mirror
+from tests.daemon.mirror_scene import DAY, OnServer, Scene, mirroring, record
+from tests.daemon.stores import SERVERS, client
+
+
+def test_what_a_killed_daemon_left_expires_and_is_replaced(on_server: OnServer) -> None:
+    async def body(scene: Scene) -> None:
+        scene.mark("s/gone", record())
+        scene.mark("s/moved", record())
+        scene.mark("other/a", record())
+        scene.mirror.clock("s", "step", 1.0, 1.0)
+        await scene.mirror.drained()
+        assert all([0 < await scene.redis.ttl(key) <= DAY for key in await scene.redis.keys("*")])
+        after = {"s/moved": record(9.0, clock="sim_seconds")}
+        async with mirroring(scene.server, after) as next_daemon:
+            next_daemon.mark("s/new", record(1.0))
+            await next_daemon.drained()
+        assert await scene.dues("s") == {"new": 1.0}
+        assert await scene.dues("s", "sim_seconds") == {"moved": 9.0}
+        assert not await scene.redis.exists("ss:{s}:agent:gone")
+        assert await scene.dues("other") == {"a": 7.0}, "another simulation is not this daemon's to clear"
+
+    on_server(body)
+
+
+def test_redis_goes_away_and_comes_back(on_server: OnServer) -> None:
+    async def body(scene: Scene) -> None:
+        for number in range(1200):
+            scene.mark(f"s/{number}", record(number))
+        scene.mirror.clock("s", "step", 1.0, 1.0)
+        scene.mirror.clock("silent", "step", 3.0, 1.0)
+        await scene.mirror.drained()
+        await scene.redis.zadd("ss:{s}:due:step", {"ghost": 1.0})
+        await scene.server.kill()
+        for number in range(600):
+            scene.mark(f"s/{number}", record(number + 0.5))
+        scene.mark("s/1000", None)
+        scene.mirror.clock("s", "step", 2.0, 1.0)
+        scene.mirror.decision({"key": "s/1", "reason": "said while it was away"})
+        await scene.server.back()
+        await scene.mirror.drained()
+        expected = {str(n): n + 0.5 if n < 600 else float(n) for n in range(1200) if n != 1000}
+        assert await scene.dues("s") == expected
+        assert await scene.redis.hget("ss:{s}:clock", "now") == "2.0"
+        assert await scene.redis.hget("ss:{silent}:clock", "now") == "3.0"
+        assert len(await scene.redis.keys("ss:{s}:agent:*")) == 1199
+        assert await scene.redis.xlen("ss:decisions") in (1, 2)
+        assert scene.mirror.connected
+
+    on_server(body)
+
+
+def test_a_write_that_fails_is_done_again_with_what_is_newest(
+    on_server: OnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(scene: Scene) -> None:
+        write = scene.mirror._write_script
+
+        async def interrupted(**arguments: Any) -> None:
+            monkeypatch.setattr(scene.mirror, "_write_script", write)
+            scene.mark("s/a", record(3.0))
+            raise ConnectionError("cut")
+
+        scene.mark("s/a", record(1.0))
+        scene.mark("gone/a", record(1.0))
+        await scene.mirror.drained()
+        monkeypatch.setattr(scene.mirror, "_write_script", interrupted)
+        scene.mark("s/a", record(2.0))
+        scene.mark("gone/a", None)
+        await scene.mirror.drained()
+        assert await scene.dues("s") == {"a": 3.0}
+        assert await scene.dues("gone") == {}
+
+    on_server(body)
+
+
+def test_a_restart_that_no_write_noticed_is_noticed(on_server: OnServer) -> None:
+    async def body(scene: Scene) -> None:
+        scene.mark("s/a", record())
+        await scene.mirror.drained()
+        await scene.server.kill()
+        await scene.server.back()
+        await scene.redis.flushall()
+        # Nothing more is marked: the heartbeat alone finds out.
+        while not await scene.dues("s"):
+            await scene.redis.ping()
+        assert await scene.dues("s") == {"a": 7.0}
+
+    on_server(body)
+
+
+class WatchedEvent(asyncio.Event):
+    """Tells when somebody starts to wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.waited_for.set()
+        return await super().wait()
+
+
+def test_it_can_be_cancelled_in_the_moment_of_a_mark(
+    on_server: OnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(scene: Scene) -> None:
+        mirror = Mirror(scene.server.url)
+        event = WatchedEvent()
+        monkeypatch.setattr(mirror, "_dirty", event)
+        task = asyncio.create_task(mirror.run(dict))
+        await event.waited_for.wait()
+        mirror.mark("s/a", record())
+        task.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+    on_server(body)
+
+
+def test_without_redis_nothing_is_lost_and_nobody_waits() -> None:
+    async def body() -> None:
+        server = SERVERS["external"]()
+        state = {f"s/{number}": record(number) for number in range(10)}
+        async with asyncio.timeout(30), mirroring(server, state) as mirror:
+            started = time.monotonic()
+            for number in range(10_000):
+                mirror.mark(f"s/{number % 20}", record(number))
+            assert time.monotonic() - started < 2
+            assert not mirror.connected
+            await server.start()
+            try:
+                await mirror.drained()
+                assert mirror.connected
+                async with client(server.url) as redis:
+                    assert await redis.zcard("ss:{s}:due:step") == 20
+            finally:
+                await server.stop()
+
+    asyncio.run(body())
