@@ -29,8 +29,9 @@ OUTPUT_TOKENS = 24
 def exact_server(tmp_path: Path) -> Iterator[VllmServer]:
     pool = (2 * AGENTS * PREFIX_BLOCKS + 40) * BLOCK
     flags = [*vllm.sidecar_flags(tmp_path, pool), "--dtype", "float32"]
-    with vllm_subject.start(tmp_path, flags) as server:
-        yield server
+    server = vllm_subject.start(tmp_path, flags)
+    yield server
+    server.stop()
 
 
 async def answer(engine: httpx.AsyncClient, prompt: list[int], **more: Any) -> tuple[str, int]:
