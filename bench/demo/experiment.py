@@ -21,7 +21,7 @@ from bench.rig.daemon import DaemonProcess
 from bench.workloads.base import Workload
 from scalesim_client.publisher import Publisher
 
-RUSHED_STEPS: Final = 5
+RUSHED_STEPS: Final = 4
 NAMES: Final = {"vllm": "vLLM 0.32.0 (CPU)", "emulator": "emulator (an emulated engine, no real one)"}
 
 
