@@ -35,7 +35,13 @@ def exact_server(tmp_path: Path) -> Iterator[VllmServer]:
 
 
 async def answer(engine: httpx.AsyncClient, prompt: list[int], **more: Any) -> tuple[str, int]:
-    body = {"model": "base", "prompt": prompt, "max_tokens": OUTPUT_TOKENS, "temperature": 0, "ignore_eos": True}
+    body = {
+        "model": "base",
+        "prompt": prompt,
+        "max_tokens": OUTPUT_TOKENS,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
     said = (await engine.post("/v1/completions", json=body | more)).raise_for_status().json()
     return said["choices"][0]["text"], said["usage"]["prompt_tokens_details"]["cached_tokens"]
 
@@ -54,7 +60,9 @@ def test_prefetched_prefixes_give_the_texts_of_a_cold_engine(exact_server: VllmS
             for number, prefix in enumerate(prefixes):
                 for stop in range(8, PREFIX_BLOCKS + 8, 8):
                     chunk = tuple(prefix[: stop * BLOCK])
-                    await adapter.load(PrefixItem(f"outputs/a{number}", "base", chunk), Tier.DEVICE, deadline=30)
+                    await adapter.load(
+                        PrefixItem(f"outputs/a{number}", "base", chunk), Tier.DEVICE, deadline=30
+                    )
             warm = await asyncio.gather(*(answer(engine, prompt) for prompt in prompts))
             await adapter.close()
         assert [cached for _, cached in warm] == [PREFIX_BLOCKS * BLOCK] * AGENTS
