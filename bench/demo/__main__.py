@@ -7,8 +7,9 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from bench.demo.experiment import Options, run_demo
+from bench.demo.experiment import Options
 from bench.demo.loras import run_loras
+from bench.demo.programme import run_demo
 from bench.demo.report import draw, print_result
 from bench.workloads.base import Workload
 from bench.workloads.village import Village

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
 
+from bench.demo.inside import TIER_SHARE
 from bench.demo.loras import AGENTS, HOST_PLACES, SLOTS, LoraResult
-from bench.demo.measure import Result, figures, summary
+from bench.demo.measure import Figures, InsideResult, Result, ceiling, figures, summary
 from bench.demo.runner import Run
 
 mpl.use("Agg")
@@ -24,7 +26,9 @@ EMULATED = "[emulated engine] "
 def print_result(result: Result, loras: LoraResult, plot: Path) -> None:
     """Print tables, notes and the JSON line to standard output; of an emulated engine every line says so."""
     prefix = EMULATED if result.engine.startswith("emulator") else ""
-    for line in [*_table(result).splitlines(), *_notes(result), *_lora_notes(loras), f"plot: {plot}"]:
+    inside = [] if result.inside is None else _inside_lines(result, result.inside)
+    lines = [*_table(result).splitlines(), *_notes(result), *inside, *_lora_notes(loras), f"plot: {plot}"]
+    for line in lines:
         sys.stdout.write(f"{prefix}{line}\n")
     sys.stdout.write(json.dumps(summary(result)) + "\n")
     sys.stdout.flush()
@@ -42,17 +46,8 @@ def _table(result: Result) -> str:
         ("with sidecar", 0.0),
     ):
         table.add_column(f"{name}\npace {pace:.2f} s", justify="right")
-    rows = {
-        "steps": [f"{c.steps}" for c in columns],
-        "requests": [f"{c.requests}" for c in columns],
-        "failed requests": [f"{c.failed}" for c in columns],
-        "makespan": [f"{c.makespan:.1f} s" for c in columns],
-        "mean TTFT": [f"{c.ttft_mean * 1000:.0f} ms" for c in columns],
-        "p95 TTFT": [f"{c.ttft_p95 * 1000:.0f} ms" for c in columns],
-        "prompt tokens from cache": [f"{c.cached_share:.1%}" for c in columns],
-    }
-    for name, cells in rows.items():
-        table.add_row(name, *cells)
+    _add_figures(table, columns)
+    table.add_row("makespan with everything cached", *(_seconds(ceiling(result, run)) for run in result.runs))
     ledger = result.report
     for name, key in (
         ("prefetches", "prefetches"),
@@ -66,9 +61,51 @@ def _table(result: Result) -> str:
         ("cancelled for a call", "cancelled"),
     ):
         table.add_row(name, "", f"{ledger[key]}", "", "")
+    return _text(table)
+
+
+def _add_figures(table: Table, columns: Sequence[Figures]) -> None:
+    rows = {
+        "steps": [f"{c.steps}" for c in columns],
+        "requests": [f"{c.requests}" for c in columns],
+        "failed requests": [f"{c.failed}" for c in columns],
+        "makespan": [f"{c.makespan:.1f} s" for c in columns],
+        "mean TTFT": [f"{c.ttft_mean * 1000:.0f} ms" for c in columns],
+        "p95 TTFT": [f"{c.ttft_p95 * 1000:.0f} ms" for c in columns],
+        "prompt tokens from cache": [f"{c.cached_share:.1%}" for c in columns],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"
+
+
+def _text(table: Table) -> str:
     text = io.StringIO()
     Console(file=text, width=100, color_system=None).print(table)
     return text.getvalue()
+
+
+def _inside_lines(result: Result, inside: InsideResult) -> list[str]:
+    table = Table(title=f"with our plug-in and a host tier for {TIER_SHARE:.0%} of the agents")
+    table.add_column("")
+    paced, rushed = f"pace {inside.paced.pace:.2f} s", f"pace 0, after step {inside.warm_up}"
+    titles = (f"plug-in\n{paced}", f"alone\n{rushed}", f"LRU tier\n{rushed}", f"plug-in\n{rushed}")
+    runs = (inside.paced, *inside.counted)
+    for title in titles:
+        table.add_column(title, justify="right")
+    _add_figures(table, [figures(run) for run in runs])
+    table.add_row("makespan with everything cached", *(_seconds(ceiling(result, run)) for run in runs))
+    said = summary(result)
+    return [
+        *_text(table).splitlines(),
+        f"With the plug-in, alone / ours: makespan {said['plugin_makespan_ratio']}, "
+        f"mean TTFT {said['plugin_ttft_mean_ratio']} at the pace; makespan {said['pace_0_plugin_makespan_ratio']} "
+        f"at pace 0, where vLLM's own LRU tier of equal bytes reaches {said['pace_0_lru_tier_makespan_ratio']}.",
+        "What everything cached would take is reckoned from the steps in which everything was.",
+    ]
 
 
 def _notes(result: Result) -> list[str]:

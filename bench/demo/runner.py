@@ -44,7 +44,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered call of step `step`: `ttft` in seconds, and how many prompt tokens the cache gave.
+    """One answered call of step `step`, counted from 1: `ttft` in seconds, and how many prompt tokens the cache gave.
 
     `error` is set where the request failed, and then the other figures mean nothing.
     """
@@ -98,10 +98,10 @@ async def play(
             speaker.send(MemoryBound(agent=agent, token_ids=ids, model=MODEL))
         speaker.send(StepAdvanced(now=0), *workload.opening)
         started = time.perf_counter()
-        for step in islice(workload.steps(), steps):
+        for number, step in enumerate(islice(workload.steps(), steps), start=1):
             await asyncio.sleep(pace)
             speaker.send(StepAdvanced(now=step.now), *step.before)
-            asked = (asker.ask(call, step.now) for call in step.calls)
+            asked = (asker.ask(call, number) for call in step.calls)
             answers += await asyncio.gather(*asked)
             speaker.send(*step.after)
             ends.append(time.perf_counter() - started)

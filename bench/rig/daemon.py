@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from bench.rig.vllm import free_port
+from bench.rig.process import free_port
 
 READY_WITHIN = 30.0
 STOP_WITHIN = 20.0
@@ -28,11 +28,21 @@ class DaemonProcess:
     """One daemon beside one engine. Its store, sockets and log lie in `folder`; its addresses survive
     restarts. As a context manager it is started on entry and ended on exit.
 
-    `engine` is what else the daemon is told of the engine, as in its settings.
+    `dues` is where it broadcasts dues, by default in `folder`; `engine` is what else it is told of the engine, as in
+    its settings.
     """
 
-    def __init__(self, folder: Path, engine_url: str, *, staging_bytes: int = 1 << 30, **engine: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine_url: str,
+        *,
+        staging_bytes: int = 1 << 30,
+        dues: str | None = None,
+        **engine: int | str | bool,
+    ) -> None:
         self.feed = f"ipc://{folder}/feed"
+        self.dues = dues or f"ipc://{folder}/dues"
         self.api = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "scalesimd.log"
         self._command = [
@@ -42,6 +52,7 @@ class DaemonProcess:
         self._env = {
             **os.environ,
             "SCALESIM_ENGINES": json.dumps([{"kind": "vllm", "url": engine_url, **engine}]),
+            "SCALESIM_BROADCAST__BIND": self.dues,
             "SCALESIM_REDIS__DATA_DIR": str(folder / "valkey"),
             "SCALESIM_LORAS__LINKS_DIR": str(folder / "links"),
             "SCALESIM_LORAS__STAGING_DIR": str(folder / "staging"),
@@ -59,7 +70,10 @@ class DaemonProcess:
         self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it is ready. Raises `DaemonFailed` where it ends or takes too long."""
+        """Start it and wait until it is ready. Harmless where it runs. Raises `DaemonFailed` where it ends or takes
+        too long."""
+        if self.running:
+            return
         with self.log.open("ab") as sink:
             self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, env=self._env)
         deadline = time.monotonic() + READY_WITHIN

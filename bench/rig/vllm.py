@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench.rig.process import BASE, MODELS, READY_WITHIN, ROOT, EngineServer, free_port
+
 ENGINE = ROOT / ".engines" / "vllm"
 VENV = ENGINE / "venv"
 SHIM = ENGINE / "shim"
-MODELS = ROOT / ".engines" / "models"
 REMEDY = "run `make engine-vllm`"
 
 VERSION = "0.32.0"
-BASE = "base"
-READY_WITHIN = 300.0
-STOP_WITHIN = 20.0
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -41,10 +31,7 @@ ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
 }
 
-
-class EngineFailed(RuntimeError):
-    """The engine isn't installed, did not start, or ended by itself; the text says what to do or what it
-    said."""
+PLUGIN_ENVIRONMENT = {"PYTHONPATH": f"{SHIM}:{ROOT / 'adapters'}"}
 
 
 def installed() -> bool:
@@ -94,6 +81,17 @@ def lora_flags(slots: int = 2, host_places: int = 4, max_rank: int = 8) -> list[
     ]
 
 
+def tier_flags(segment: Path, size: int) -> list[str]:
+    """Flags of the host tier: a segment of `size` bytes in a file. They need `PLUGIN_ENVIRONMENT`."""
+    config = {
+        "kv_connector": "HostTierConnector",
+        "kv_connector_module_path": "scalesim_adapters.vllm.plugin.offload",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"segment": str(segment), "bytes": size},
+    }
+    return ["--kv-transfer-config", json.dumps(config)]
+
+
 def _common(max_model_len: int) -> list[str]:
     return [
         *("--enforce-eager", "--max-model-len", str(max_model_len), "--enable-prompt-tokens-details"),
@@ -101,21 +99,11 @@ def _common(max_model_len: int) -> list[str]:
     ]
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class VllmServer:
-    """One `vllm serve` with all its processes. As a context manager it starts on entry and leaves nothing
-    running on exit.
+class VllmServer(EngineServer):
+    """One `vllm serve` with all its processes.
 
     `model` is a folder; the base model is served as `base`. `run` is a folder of the caller's for the log and
-    sockets. The port stays the same over restarts. Raises `EngineFailed` with the end of the log where the
-    engine doesn't become healthy within `ready_within` seconds.
+    sockets. The port stays the same over restarts.
     """
 
     def __init__(
@@ -129,102 +117,18 @@ class VllmServer:
     ) -> None:
         if len(f"{run}/kv-replay") > 100:
             raise ValueError(f"the folder's path is too long for a socket: {run}")
-        self.port = free_port()
-        self.log = run / "vllm.log"
-        self._command = [
-            *(str(VENV / "bin" / "vllm"), "serve", str(model), "--served-model-name", BASE),
-            *("--host", "127.0.0.1", "--port", str(self.port), *flags),
-        ]
-        self._env = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(SHIM), **(env or {})}
-        self._ready_within = ready_within
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Base URL of the server."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """Id of the process above all of the engine's. Raises `EngineFailed` where the engine was not
-        started."""
-        if self._process is None:
-            raise EngineFailed("the engine was not started")
-        return self._process.pid
-
-    def __enter__(self) -> VllmServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start the engine and wait until it is healthy."""
-        self.launch()
-        self.wait_ready()
-
-    def launch(self) -> None:
-        """Start the engine's processes without waiting."""
-        if not installed():
-            raise EngineFailed(f"vLLM is not installed under {ENGINE}: {REMEDY}")
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.rig.warden", *self._command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=self._env,
-                start_new_session=True,
-            )
-
-    def wait_ready(self) -> None:
-        """Wait for /health. On failure everything is stopped before `EngineFailed` is raised."""
-        deadline = time.monotonic() + self._ready_within
-        while not self.healthy():
-            ended = self._process is None or self._process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                self.kill()
-                what = "ended" if ended else f"was not healthy within {self._ready_within:.0f} s"
-                raise EngineFailed(
-                    f"vllm serve {what}; the end of {self.log}:\n{self._log_tail()}\n"
-                    f"If a package is missing, {REMEDY}; if memory is short, take a smaller model or KV pool."
-                )
-            time.sleep(0.1)
-
-    def healthy(self) -> bool:
-        """Ask /health once."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                return int(answer.status) == 200
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def stop(self) -> None:
-        """End the engine by SIGTERM, then whatever is left of it by SIGKILL. Harmless where nothing runs."""
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_WITHIN)
-        self.kill()
-
-    def kill(self) -> None:
-        """End every process of the engine by SIGKILL at once, as a crash would."""
-        process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-            process.wait()
-
-    def restart(self) -> None:
-        """Stop, then start with the same flags at the same port."""
-        self.stop()
-        self.start()
-
-    def _log_tail(self, lines: int = 40) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        port = free_port()
+        super().__init__(
+            [
+                *(str(VENV / "bin" / "vllm"), "serve", str(model), "--served-model-name", BASE),
+                *("--host", "127.0.0.1", "--port", str(port), *flags),
+            ],
+            {**ENVIRONMENT, "PYTHONPATH": str(SHIM), **(env or {})},
+            port=port,
+            log=run / "vllm.log",
+            remedy=REMEDY,
+            ready_within=ready_within,
+        )
 
 
 def main() -> None:

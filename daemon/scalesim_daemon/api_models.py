@@ -191,13 +191,15 @@ class BlockState(Answer):
 
 
 class LoraState(Answer):
-    """LoRA names that the engine answers to, and those in its device and host places, next victim first."""
+    """LoRA names that the engine answers to, and those in its device and host places, next victim first: `exact`
+    where the engine tells, else as its bookkeeping is thought to be."""
 
     registered: list[str]
     device: list[str]
     host: list[str]
     device_places: int | None
     host_places: int | None
+    exact: bool
 
 
 class PressureState(Answer):
@@ -216,9 +218,9 @@ class MissingCapability(Answer):
 
 
 class EngineState(Answer):
-    """One engine as the daemon sees it. `known` is whether its blocks can be planned on. `lost_blocks` of
-    agents' prefixes were evicted, `unpredicted` evictions took others than expected. `shared` is whether it
-    has lately served requests that nobody announced."""
+    """One engine as the daemon sees it. `asleep` is whether its model was put to sleep, `known` whether its blocks can
+    be planned on. `lost_blocks` of agents' prefixes were evicted, `unpredicted` evictions took others than expected.
+    `shared` is whether it has lately served requests that nobody announced."""
 
     name: str
     reachable: bool
@@ -230,6 +232,7 @@ class EngineState(Answer):
     incarnation: str | None
     base_models: list[str]
     max_model_len: int | None
+    asleep: bool
     restarts: int
     blocks: BlockState
     loras: LoraState
@@ -260,10 +263,12 @@ class EnginePlanState(Answer):
 
 
 class PlanState(Answer):
-    """What is to be done, as of the last cycle; it is only done while `mode` is active."""
+    """What is to be done, as of the last cycle; it is only done while `mode` is active. `models` are steps with whole
+    models, which share one memory over all engines."""
 
     mode: RunMode
     engines: list[EnginePlanState]
+    models: list[PlannedStep]
 
 
 class Report(LedgerState):

@@ -13,10 +13,11 @@ from typing import Any
 import structlog
 import uvicorn
 
-from scalesim_adapters.vllm import VllmAdapter
 from scalesim_daemon.api import build_api
+from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.embedded import EmbeddedValkey
+from scalesim_daemon.engines import connect
 from scalesim_daemon.feed import Feed
 from scalesim_daemon.intents import Intents, StoreUnavailable
 from scalesim_daemon.loop import Sidecar
@@ -56,6 +57,9 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe)
         stack.callback(feed.close)
         sidecar.feed_address = feed.address
+        if settings.broadcast.bind is not None:
+            sidecar.broadcast = Broadcast(settings.broadcast.bind, sidecar.population)
+            stack.callback(sidecar.broadcast.close)
         for engine in settings.engines:
             sidecar.drivers[engine.name] = _driver(sidecar, engine)
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -101,8 +105,8 @@ def _driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
     view = EngineView(engine.name, quiet_share=sidecar.settings.planner.quiet_share)
     view.loras.device_places = engine.lora_slots
     view.loras.host_places = engine.lora_host_places
-    adapter = VllmAdapter(engine.url, name=engine.name)
-    return Driver(adapter, view, sidecar.population, sidecar.library, sidecar.wake, sidecar.record)
+    view.model_bytes = engine.model_bytes
+    return Driver(connect(engine), view, sidecar.population, sidecar.library, sidecar.wake, sidecar.record)
 
 
 class _Server(uvicorn.Server):

@@ -81,10 +81,20 @@ class DueBoard:
 
     def get(self, agent: str) -> Due | None:
         """Return the agent's nearest due, None where no invocation is foreseen."""
+        nearest = self.nearest(agent)
+        return None if nearest is None else nearest[1]
+
+    def nearest(self, agent: str) -> tuple[str, Due] | None:
+        """Return the agent's nearest due and the source whose it is, None where no invocation is foreseen."""
         dues = self._dues.get(agent)
         if not dues:
             return None
-        return min((due.current() for due in dues.values()), key=lambda due: due.seconds)
+        current = ((source, due.current()) for source, due in dues.items())
+        return min(current, key=lambda pair: pair[1].seconds)
+
+    def streams(self, agent: str) -> int:
+        """Return how many sources have a due for the agent."""
+        return len(self._dues.get(agent, ()))
 
     def seconds(self, agent: str) -> float:
         """Return the agent's distance in wall seconds, infinity where no invocation is foreseen."""

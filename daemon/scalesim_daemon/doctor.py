@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -16,11 +16,16 @@ from scalesim_adapters.base import (
     MemoryKind,
     Rejected,
 )
-from scalesim_adapters.vllm import VllmAdapter
+from scalesim_daemon.engines import connect
 from scalesim_daemon.settings import EngineSettings
 
 MEANING = {
-    (MemoryKind.PREFIX_KV, Capability.LOAD): "prefixes are prefetched and protected, by one-token requests",
+    (MemoryKind.PREFIX_KV, Capability.LOAD): "prefixes are prefetched and protected, by tiny requests",
+    (
+        MemoryKind.PREFIX_KV,
+        Capability.HINT,
+    ): "the engine evicts far agents' prefixes first, by the dues it hears",
+    (MemoryKind.PREFIX_KV, Capability.DEMOTE): "a far agent's prefix can be made the first to leave",
     (MemoryKind.PREFIX_KV, Capability.EVENTS): "what is cached is known, from the engine's events",
     (MemoryKind.PREFIX_KV, Capability.REPLAY): "events that were missed can be asked for again",
     (MemoryKind.LORA, Capability.LIST): "the LoRAs that the engine answers to are known",
@@ -28,7 +33,8 @@ MEANING = {
 }
 NOTHING = "nothing"
 OTHER_SERVER = (
-    "something answers there, but it is no vLLM that this version knows: give the URL of `vllm serve`"
+    "something answers there, but it is no vLLM or SGLang that this version knows: give the URL of `vllm serve` or of "
+    "`sglang.launch_server`"
 )
 REMEDIES: tuple[tuple[type[EngineError], str], ...] = (
     (DeadlineExceeded, "the engine is overloaded or hangs: look at its log, and try again"),
@@ -80,11 +86,19 @@ def abilities(info: EngineInfo) -> dict[MemoryKind, list[str]]:
 
 async def examine(url: str) -> Diagnosis:
     """Ask the engine at `url` who it is and what it lets us do. Raises `UnusableUrl`."""
+    found = [await _examine("vllm", url)]
+    if found[0].info is None and found[0].answered:
+        found.append(await _examine("sglang", url))
+    # Where neither knows it, what is said first is about the more common one.
+    return next((diagnosis for diagnosis in found if diagnosis.info is not None), found[0])
+
+
+async def _examine(kind: Literal["vllm", "sglang"], url: str) -> Diagnosis:
     try:
-        checked = EngineSettings(url=url)
+        checked = EngineSettings(kind=kind, url=url, name="doctor")
     except ValidationError as error:
         raise UnusableUrl(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    adapter = VllmAdapter(checked.url, name="doctor")
+    adapter = connect(checked)
     try:
         return Diagnosis(checked.url, await adapter.probe())
     except EngineError as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from time import monotonic, time
 
 import structlog
@@ -18,12 +17,10 @@ from scalesim_adapters.base import (
     EngineAdapter,
     EngineError,
     EngineUnavailable,
-    LoraItem,
     MemoryKind,
     NotFound,
-    PrefixItem,
-    Tier,
 )
+from scalesim_daemon.acts import Acts
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
@@ -32,6 +29,10 @@ from scalesim_daemon.view import EngineView
 PROBE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 PRESSURE_SECONDS = 0.25
+# While work of ours is in the engine: others may be waiting for it.
+WORKING_PRESSURE_SECONDS = 0.05
+# How long an agent that was woken may take to call.
+URGENT_SECONDS = 0.5
 FRESH_PRESSURE_SECONDS = 0.02
 FEED_LAG_SECONDS = 0.1
 DEADLINE_SECONDS = 30.0
@@ -63,7 +64,8 @@ class Driver:
     """One engine's adapter, view and work in flight.
 
     Work runs on tracks, one step at a time on each: `engine` for speculative requests, `names` for registering LoRAs,
-    `files` for staging. `wake` is called whenever something ends or becomes known.
+    `files` for staging, and `model`, beside which nothing runs. `wake` is called whenever something ends or becomes
+    known.
     """
 
     def __init__(
@@ -79,12 +81,13 @@ class Driver:
         self.view = view
         self.records: deque[Record] = deque(maxlen=KEPT_RECORDS)
         self._population = population
-        self._library = library
+        self.acts = Acts(adapter, view, population, library)
         self._wake = wake
         self._record = record
         self._tracks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
         self._failures: dict[tuple[MemoryKind, str], _Failure] = {}
         self._pressure_at = -math.inf
+        self._urgent_until = -math.inf
         self._chunk_seconds = 0.1
         self._doubt = asyncio.Event()
         self._heard = asyncio.Event()
@@ -107,8 +110,7 @@ class Driver:
             try:
                 info = await self.adapter.probe()
                 fresh = self.view.probed(info)
-                inventory = await self.adapter.inventory()
-                self.view.loras.registered = dict(inventory.loras)
+                self.view.told(await self.adapter.inventory())
             except EngineError as error:
                 self._unreachable(error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -145,9 +147,10 @@ class Driver:
 
     async def _measure_forever(self) -> None:
         while True:
-            if self.view.reachable:
+            every = WORKING_PRESSURE_SECONDS if "engine" in self._tracks else PRESSURE_SECONDS
+            if self.view.reachable and monotonic() - self._pressure_at >= every:
                 await self._measure()
-            await asyncio.sleep(PRESSURE_SECONDS)
+            await asyncio.sleep(WORKING_PRESSURE_SECONDS)
 
     async def _measure(self) -> None:
         try:
@@ -176,7 +179,7 @@ class Driver:
     async def _tokenize(self, agent: str, memory: Memory) -> None:
         try:
             tokens = await self.adapter.tokenize(
-                self._model(memory), text=memory.text, messages=memory.messages
+                self.acts.model(memory), text=memory.text, messages=memory.messages
             )
         except EngineError as error:
             log.warning("prefix not tokenized", engine=self.view.name, agent=agent, error=str(error))
@@ -184,13 +187,6 @@ class Driver:
         if self.view.tree is not None:
             self.view.tree.declare(agent, (memory.lora_name, memory.cache_salt), tokens)
             self._wake()
-
-    def _model(self, memory: Memory | None) -> str:
-        if memory is not None and memory.lora_name is not None:
-            return memory.lora_name
-        if memory is not None and memory.model is not None:
-            return memory.model
-        return self.view.info.base_models[0] if self.view.info and self.view.info.base_models else ""
 
     # Carrying out a plan
 
@@ -201,20 +197,37 @@ class Driver:
 
     def pursue(self, blocks: Sequence[Step], loras: Sequence[Step], announced: int) -> None:
         """Start what of the plan may start now, while `announced` invocations are being served."""
+        if "model" in self._tracks:
+            return
         names = [step for step in loras if step.action is Action.REGISTER]
         files = [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)]
         requests = [step for step in loras if step not in names and step not in files]
         requests += [step for step in blocks if self._takes_no_slot(step)]
+        if monotonic() < self._urgent_until:
+            requests = [step for step in requests if step.seconds <= 0]
         self._start_first("names", names)
         self._start_first("files", files)
         if self.view.quiet.may_start(announced, self._chunk_seconds, monotonic()):
             self._start_first("engine", requests)
+
+    def move_model(self, step: Step) -> None:
+        """Wake the model or put it to sleep, where nothing else of ours is under way."""
+        if not self._tracks:
+            self._start_first("model", [step])
 
     def _takes_no_slot(self, step: Step) -> bool:
         """Whether a request of the agent displaces no LoRA: which LoRAs are in slots is the LoRA plan's to say."""
         agent = self._population.agents.get(step.key)
         name = agent.memory.lora_name if agent is not None and agent.memory is not None else None
         return name is None or name in self.view.loras.device
+
+    def give_way(self, why: str, urgent: Collection[str] = ()) -> None:
+        """Let go of the engine for agents that call now, or are about to. For a while only work for what is due goes
+        on; what is under way for one of the `urgent` agents itself is not cut off."""
+        self._urgent_until = monotonic() + URGENT_SECONDS
+        running = self._tracks.get("engine")
+        if running is None or running[0].key not in urgent:
+            self.cancel(why)
 
     def cancel(self, why: str) -> None:
         """Stop computing prefixes: the engine is needed. Finished chunks stay where they are. A LoRA's request is too
@@ -249,7 +262,7 @@ class Driver:
                 if not await self._still_quiet():
                     return
                 started = monotonic()
-            computed = await self._act(step)
+            computed = await self.acts.perform(step)
             self._failures.pop((step.kind, step.key), None)
         except asyncio.CancelledError as cancelled:
             result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
@@ -301,65 +314,6 @@ class Driver:
             self._unreachable(error)
         if isinstance(error, NotFound) and step.kind is MemoryKind.LORA:
             self.view.loras.forgotten(step.key)
-
-    async def _act(self, step: Step) -> int:
-        if step.kind is MemoryKind.PREFIX_KV:
-            return await self._load_prefix(step)
-        await self._move_lora(step)
-        return 0
-
-    async def _load_prefix(self, step: Step) -> int:
-        tree = self.view.tree
-        agent = self._population.agents.get(step.key)
-        if tree is None or tree.prefix_blocks(step.key) < step.stop:
-            return 0
-        memory = agent.memory if agent is not None else None
-        item = PrefixItem(
-            step.key,
-            self._model(memory),
-            tree.tokens(step.key, step.stop),
-            memory.cache_salt if memory else None,
-        )
-        self.view.requests_started += 1
-        tree.started(step.key)
-        if memory is not None and memory.lora_name is not None:
-            self.view.loras.used(memory.lora_name)
-        try:
-            outcome = await self.adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
-        finally:
-            tree.released(step.key)
-        if step.action is Action.TOUCH:
-            self.view.ledger.touches += 1
-        computed = max(0, len(item.token_ids) - outcome.cached)
-        if computed or step.action is Action.LOAD:
-            self.view.ledger.loaded(step.key, computed)
-        return computed
-
-    async def _move_lora(self, step: Step) -> None:
-        name = step.key
-        match step.action:
-            case Action.STAGE:
-                await asyncio.to_thread(self._library.stage, name)
-            case Action.UNSTAGE:
-                await asyncio.to_thread(self._library.unstage, name)
-            case _:
-                path: Path = await asyncio.to_thread(self._library.path, name)
-                if step.action is not Action.REGISTER:
-                    self.view.requests_started += 1
-                await self.adapter.load(LoraItem(name, path), Tier.DEVICE, deadline=DEADLINE_SECONDS)
-                self.view.loras.registered.setdefault(name, str(path))
-                self.view.loras.used(name)
-
-    async def release_lora(self, name: str) -> None:
-        """Drop the engine's name for a LoRA that no agent has any more."""
-        try:
-            path = await asyncio.to_thread(self._library.path, name)
-            if self.view.loras.registered.get(name) != str(path):
-                return  # not ours, or gone already
-            await self.adapter.release(LoraItem(name, path), deadline=DEADLINE_SECONDS)
-            self.view.loras.forgotten(name)
-        except (EngineError, OSError, ValueError) as error:
-            log.warning("LoRA name not released", engine=self.view.name, lora=name, error=str(error))
 
     async def _stop(self) -> None:
         tasks = [task for _, task in self._tracks.values()] + list(self._texts)

@@ -13,15 +13,18 @@ from time import monotonic, time
 
 import structlog
 
+from scalesim_adapters.base import MemoryKind
+from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.driver import Driver, Record
 from scalesim_daemon.gate import Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.plan import Step
 from scalesim_daemon.plan_blocks import plan_blocks
 from scalesim_daemon.plan_loras import plan_loras
+from scalesim_daemon.plan_models import plan_models
 from scalesim_daemon.population import Changes, Memory, Population
 from scalesim_daemon.settings import RunMode, Settings
-from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache
+from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache, model_cache
 from scalesim_daemon.store import DueRecord, Mirror
 
 TICK_SECONDS = 0.25
@@ -49,9 +52,11 @@ class Sidecar:
     mode: RunMode
     gate: Gate = field(default_factory=Gate)
     population: Population = field(default_factory=Population)
+    broadcast: Broadcast | None = None
     drivers: dict[str, Driver] = field(default_factory=dict)
     pins: dict[str, float] = field(default_factory=dict)
     plans: Mapping[str, EnginePlan] = field(default_factory=dict)
+    model_plan: Sequence[Step] = ()
     decisions: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
     counts: Counter[str] = field(default_factory=Counter)
     feed_address: str = ""
@@ -99,12 +104,16 @@ class Sidecar:
         changes = self.population.take_changes()
         self._tell_engines(changes)
         self._tell_mirror(changes)
-        self.plans = {} if self.mode is RunMode.PAUSED else self._plan()
+        self._tell_plugins(changes)
+        self.plans, self.model_plan = {}, ()
+        if self.mode is not RunMode.PAUSED:
+            self.plans = self._plan()
         if self.mode is not RunMode.ACTIVE:
             return
         announced = self.population.in_flight()
         for name, plan in self.plans.items():
             self.drivers[name].pursue(plan.blocks, plan.loras, announced)
+        self._move_models()
 
     def record(self, record: Record) -> None:
         """Keep what a driver did, for people and for the mirror."""
@@ -136,18 +145,17 @@ class Sidecar:
             else set()
         )
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
-        urgent = (
-            "an invocation started" if changes.started else "an agent was woken" if changes.woken else None
-        )
         for name, driver in self.drivers.items():
-            if urgent is not None:
-                driver.cancel(urgent)
+            if changes.started:
+                driver.give_way("an invocation started")
+            elif changes.woken:
+                driver.give_way("an agent was woken", changes.woken)
             for key in changes.unbound:
                 driver.view.forget(key)
             for key, memory in bound:
                 driver.bind(key, memory)
             for lora in unused:
-                self._start(driver.release_lora(lora))
+                self._start(driver.acts.release_lora(lora))
             for key in changes.started:
                 agent = self.population.agents.get(key)
                 if agent is not None and self._may_serve(name, key):
@@ -180,6 +188,19 @@ class Sidecar:
         for simulation in changes.closed:
             self.mirror.close_stream(simulation)
 
+    def _tell_plugins(self, changes: Changes) -> None:
+        if self.broadcast is None:
+            return
+        self.broadcast.mark(changes)
+        if self.mode is RunMode.ACTIVE:
+            self.broadcast.publish(self._pinned(), self.ticked_at)
+        else:
+            self.broadcast.hush()
+
+    def _pinned(self) -> set[str]:
+        now = time()
+        return {key for key, until in self.pins.items() if until > now}
+
     def due_records(self) -> dict[str, DueRecord]:
         """Return what Redis shows of all agents."""
         records = ((key, self.due_record(key)) for key in self.population.agents)
@@ -196,11 +217,11 @@ class Sidecar:
         return DueRecord(estimate.due, due.clock.kind, estimate.confidence, estimate.basis, items_of(memory))
 
     def _plan(self) -> dict[str, EnginePlan]:
-        now = time()
-        ranking = Ranking(self.population, {key for key, until in self.pins.items() if until > now})
+        ranking = Ranking(self.population, self._pinned())
+        self.model_plan = self._plan_models(ranking)
         plans: dict[str, EnginePlan] = {}
         for name, driver in self.drivers.items():
-            if not driver.view.reachable:
+            if not driver.view.reachable or driver.view.asleep:
                 continue
             chunk = self.settings.planner.chunk_tokens
             cache = block_cache(driver.view, ranking, partial(self._at_home, name), chunk)
@@ -209,17 +230,45 @@ class Sidecar:
             plans[name] = EnginePlan(plan_blocks(cache) if cache is not None else (), plan_loras(loras))
         return plans
 
+    def _plan_models(self, ranking: Ranking) -> Sequence[Step]:
+        budget = self.settings.models.budget_bytes
+        if budget is None:
+            return ()
+        views = {name: driver.view for name, driver in self.drivers.items()}
+        return plan_models(model_cache(views, self.population, ranking, self._at_home, budget))
+
+    def _move_models(self) -> None:
+        """Start the first step of the plan for models: the next is for the next cycle, when this one is done."""
+        moving = any(
+            step.kind is MemoryKind.MODEL for driver in self.drivers.values() for step in driver.in_flight
+        )
+        if self.model_plan and not moving:
+            step = self.model_plan[0]
+            self.drivers[step.key].move_model(step)
+
     def _at_home(self, engine: str, key: str) -> bool:
-        """Whether an agent's requests go to this engine: the only one, or the one that served it last."""
+        """Whether an agent's requests go to this engine: the only one that can serve them, or the one that served it
+        last."""
         if len(self.drivers) == 1:
             return True
+        able = [name for name in self.drivers if self._can_serve(name, key)]
+        if len(able) == 1:
+            return able[0] == engine
         latest = max(driver.view.served.get(key, 0.0) for driver in self.drivers.values())
         return latest > 0 and self.drivers[engine].view.served.get(key) == latest
 
     def _may_serve(self, engine: str, key: str) -> bool:
-        """Whether the agent's request may be on its way to this engine: its home, or any while it has none."""
+        """Whether the agent's request may be on its way to this engine: its home, or any that can while it has none."""
         homeless = all(key not in driver.view.served for driver in self.drivers.values())
-        return homeless or self._at_home(engine, key)
+        return (homeless and self._can_serve(engine, key)) or self._at_home(engine, key)
+
+    def _can_serve(self, engine: str, key: str) -> bool:
+        """Whether the engine serves the model that the agent has bound, where it has bound one."""
+        agent, view = self.population.agents.get(key), self.drivers[engine].view
+        model = agent.memory.model if agent is not None and agent.memory is not None else None
+        if model is None or view.info is None:
+            return True
+        return model in view.info.base_models or model in view.loras.registered
 
 
 def items_of(memory: Memory | None) -> list[str]:

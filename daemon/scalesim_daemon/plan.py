@@ -10,20 +10,23 @@ from scalesim_adapters.base import MemoryKind
 
 class Action(StrEnum):
     """What one step does: `LOAD` brings memory nearer, `TOUCH` refreshes what is there, `REGISTER` makes a
-    LoRA's name known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of host memory."""
+    LoRA's name known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of host memory,
+    `SLEEP` and `WAKE` move a whole model out of the device and back."""
 
     LOAD = "load"
     TOUCH = "touch"
     REGISTER = "register"
     STAGE = "stage"
     UNSTAGE = "unstage"
+    SLEEP = "sleep"
+    WAKE = "wake"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action on one item. `start` and `stop` are the part of it to make resident: blocks of a prefix, 0
-    and 1 for a LoRA. `victims` are the agents or LoRAs that are expected to lose memory by it, `reason` is
-    for people."""
+    """One action on one item. `start` and `stop` are the part of it to make resident: blocks of a prefix, 0 and 1 for
+    a LoRA or a model. A model's `key` is its engine's name. `victims` are the agents or LoRAs that are expected to
+    lose memory by it, `reason` is for people."""
 
     action: Action
     kind: MemoryKind
@@ -99,3 +102,23 @@ class LoraCache:
     host_places: int | None
     wishes: tuple[LoraWish, ...]
     staging_free: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """The model of one engine process: the `bytes` it takes on the device while it is awake, the distance of the
+    nearest of its agents, and whether requests for it run or wait (`held`)."""
+
+    engine: str
+    bytes: int
+    awake: bool
+    seconds: float
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCache:
+    """A snapshot of the models that share `budget` bytes of device memory."""
+
+    models: tuple[ModelState, ...]
+    budget: int

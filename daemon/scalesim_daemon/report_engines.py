@@ -46,7 +46,8 @@ def plan(sidecar: Sidecar, limit: int) -> PlanState:
                 in_flight=[PlannedStep.model_validate(step) for step in driver.in_flight],
             )
         )
-    return PlanState(mode=sidecar.mode, engines=states)
+    models = [PlannedStep.model_validate(step) for step in sidecar.model_plan]
+    return PlanState(mode=sidecar.mode, engines=states, models=models)
 
 
 def report(sidecar: Sidecar) -> Report:
@@ -112,6 +113,7 @@ def _engine(view: EngineView) -> EngineState:
         incarnation=info.incarnation if info else None,
         base_models=list(info.base_models) if info else [],
         max_model_len=info.max_model_len if info else None,
+        asleep=view.asleep,
         restarts=view.restarts,
         blocks=BlockState(
             size=info.block_size if info else None,
@@ -125,6 +127,7 @@ def _engine(view: EngineView) -> EngineState:
             host=list(loras.host),
             device_places=loras.device_places,
             host_places=loras.host_places,
+            exact=loras.exact,
         ),
         pressure=None if view.quiet.pressure is None else PressureState.model_validate(view.quiet.pressure),
         shared=view.quiet.shared(monotonic()),

@@ -29,7 +29,9 @@ from pydantic_settings import (
 
 ENV_PREFIX = "SCALESIM_"
 # Variables of the same prefix that other parts of the project read.
-OTHER_VARIABLES = frozenset({"SCALESIM_CPU_FAST_LORA", "SCALESIM_URL"})
+OTHER_VARIABLES = frozenset(
+    {"SCALESIM_CPU_FAST_LORA", "SCALESIM_DUES", "SCALESIM_SILENCE_SECONDS", "SCALESIM_URL"}
+)
 ENDPOINT = re.compile(r"tcp://([^/\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)|ipc://\S+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -121,6 +123,12 @@ class FeedSettings(Section):
     subscribe: tuple[SubscribeSettings, ...] = ()
 
 
+class BroadcastSettings(Section):
+    """Where dues are published for plug-ins inside engines; null switches it off."""
+
+    bind: Annotated[str, AfterValidator(_endpoint)] | None = "tcp://127.0.0.1:5601"
+
+
 class ApiSettings(Section):
     """Where the REST API listens; port 0 takes a free one."""
 
@@ -138,14 +146,18 @@ class RedisSettings(Section):
 class EngineSettings(Section):
     """One engine process. `name` is by default made of kind, host and port.
 
-    `lora_slots` and `lora_host_places` count LoRAs, for engines that don't tell.
+    `lora_slots` and `lora_host_places` count LoRAs, for engines that don't tell. `model_bytes` is what its model takes
+    on the device while it is awake. `tagged` says that all requests of an
+    SGLang carry their agent's `session_id`.
     """
 
     name: str = ""
-    kind: Literal["vllm"] = "vllm"
+    kind: Literal["vllm", "sglang"] = "vllm"
     url: Annotated[str, AfterValidator(_http)]
     lora_slots: Annotated[int, Field(ge=1)] | None = None
     lora_host_places: Annotated[int, Field(ge=1)] | None = None
+    model_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+    tagged: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +194,13 @@ class LoraSettings(Section):
     staging_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(2 * 1024**3)
 
 
+class ModelSettings(Section):
+    """`budget_bytes` of device memory are shared by the engines that have `model_bytes`: the models of the nearest
+    agents are awake. Without it none is put to sleep."""
+
+    budget_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+
+
 class LogSettings(Section):
     """How much is logged, and in which form."""
 
@@ -198,11 +217,13 @@ class Settings(BaseSettings):
 
     mode: RunMode = RunMode.ACTIVE
     feed: FeedSettings = FeedSettings()
+    broadcast: BroadcastSettings = BroadcastSettings()
     api: ApiSettings = ApiSettings()
     redis: RedisSettings = Field(default_factory=RedisSettings)
     engines: tuple[EngineSettings, ...] = ()
     planner: PlannerSettings = PlannerSettings()
     loras: LoraSettings = Field(default_factory=LoraSettings)
+    models: ModelSettings = ModelSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

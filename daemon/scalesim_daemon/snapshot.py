@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from scalesim_adapters.base import Capability, MemoryKind
 from scalesim_daemon.eviction import Group
-from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, Wish
+from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, ModelCache, ModelState, Wish
 from scalesim_daemon.population import Population
 from scalesim_daemon.view import EngineView
 
@@ -59,6 +60,36 @@ def block_cache(
         chunk=max(1, chunk_tokens // tree.block_size),
         reserve=_reserve(wishes, view.blocks_per_invocation),
     )
+
+
+def model_cache(
+    views: Mapping[str, EngineView],
+    population: Population,
+    ranking: Ranking,
+    at_home: Callable[[str, str], bool],
+    budget: int,
+) -> ModelCache:
+    """Return the picture of the models that share a memory: of the engines whose model's size is known. What can't be
+    put to sleep, or doesn't answer, is taken to be awake and to stay so."""
+    nearest = dict.fromkeys(views, math.inf)
+    for agent in population.agents:
+        seconds = ranking.seconds(agent)
+        if seconds < math.inf:
+            for name in views:
+                if seconds < nearest[name] and at_home(name, agent):
+                    nearest[name] = seconds
+    models = []
+    for name, view in views.items():
+        if view.model_bytes is not None:
+            steered = _can_sleep(view)
+            awake, held = not (steered and view.asleep), view.serving or not steered
+            models.append(ModelState(name, view.model_bytes, awake, nearest[name], held))
+    return ModelCache(tuple(models), budget)
+
+
+def _can_sleep(view: EngineView) -> bool:
+    capabilities = view.info.capabilities[MemoryKind.MODEL] if view.info is not None else Capability.NONE
+    return view.reachable and Capability.SLEEP in capabilities
 
 
 def _lot(group: Group, nearness: Mapping[str, float]) -> Lot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from time import monotonic
 
-from scalesim_adapters.base import Cleared, EngineInfo, FeedLost, Removed, ResidencyEvent, Stored
+from scalesim_adapters.base import Cleared, EngineInfo, FeedLost, Inventory, Removed, ResidencyEvent, Stored
 from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.population import Agent, Memory
@@ -15,7 +15,8 @@ from scalesim_daemon.quiet import Quiet
 class LoraPlaces:
     """The LoRAs an engine holds, by its rule: least recently used out first, on the device and on the host.
 
-    Engines don't tell where a LoRA is, so this is a shadow of their bookkeeping, fed by every use.
+    Where an engine doesn't tell which LoRA is where, this is a shadow of its bookkeeping, fed by every use. Where it
+    does, what it tells is taken, and the shadow serves in between.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,16 @@ class LoraPlaces:
         self.host: OrderedDict[str, None] = OrderedDict()
         self.device_places: int | None = None
         self.host_places: int | None = None
+        self.exact = False
+
+    def told(self, inventory: Inventory) -> None:
+        """The engine told which LoRAs it knows, and maybe where they are."""
+        self.registered = dict(inventory.loras)
+        places = inventory.lora_places
+        self.exact = places is not None
+        if places is not None:
+            self.device = OrderedDict.fromkeys(places.device)
+            self.host = OrderedDict.fromkeys(places.host)
 
     def used(self, name: str) -> None:
         """A request for the LoRA, or its loading, brings it into a slot and to the back of both orders. What
@@ -60,6 +71,8 @@ class EngineView:
         self.unknown_why: str | None = "the engine's KV events are not heard yet"
         self.tree: BlockTree | None = None
         self.loras = LoraPlaces()
+        self.asleep = False
+        self.model_bytes: int | None = None
         self.quiet = Quiet(quiet_share)
         self.ledger = Ledger()
         self.restarts = 0
@@ -92,6 +105,11 @@ class EngineView:
             self.quiet.restarted()
         return fresh
 
+    def told(self, inventory: Inventory) -> None:
+        """Take in what the engine says is there."""
+        self.loras.told(inventory)
+        self.asleep = bool(inventory.asleep)
+
     def unreachable(self, why: str) -> None:
         """The engine doesn't answer: nothing is planned until it does."""
         self.error = why
@@ -100,6 +118,13 @@ class EngineView:
     def reachable(self) -> bool:
         """Whether the last probe or call was answered."""
         return self.info is not None and self.error is None
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests run or wait, announced ones or any that the engine counts."""
+        pressure = self.quiet.pressure
+        counted = pressure is not None and pressure.running + pressure.waiting > 0
+        return counted or self._serving.total() > 0
 
     def happened(self, event: ResidencyEvent) -> None:
         """Take in one event of the engine's feed."""

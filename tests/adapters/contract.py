@@ -1,5 +1,4 @@
-"""What every adapter of a vLLM-like engine must do: one body of tests, run on the emulator and on real
-engines.
+"""What every adapter must do: one body of tests, run on the emulator and on real engines.
 
 A test module subclasses `EngineContract` and gives it a `subject` fixture, and a `mortal` one, an engine of
 its own that may be killed. LoRA prompts have at most 64 tokens and never run beside requests for the base
@@ -10,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from scalesim_adapters.base import (
     EngineUnavailable,
     LoraItem,
     MemoryKind,
+    ModelItem,
     NotFound,
     PrefixItem,
     Rejected,
@@ -50,17 +51,16 @@ class EngineContract:
     def test_probe_tells_what_the_engine_is_and_lets_us_do(self, subject: Subject) -> None:
         async def body(adapter: EngineAdapter) -> None:
             info = await adapter.probe()
-            assert info.engine == "vllm"
+            assert info.engine == subject.engine
             assert info.version.startswith("0.")
             assert info.base_models == (subject.base,)
             assert info.block_size == BLOCK
             assert info.device_blocks == subject.device_blocks
             assert info.max_model_len == subject.max_model_len
-            prefix = info.capabilities[MemoryKind.PREFIX_KV]
-            assert prefix == Capability.LOAD | Capability.EVENTS | Capability.REPLAY
-            assert info.capabilities[MemoryKind.LORA] == Capability.LOAD | Capability.LIST
-            assert info.capabilities[MemoryKind.MODEL] == Capability.NONE
-            assert info.missing == ()
+            assert info.capabilities[MemoryKind.PREFIX_KV] == subject.prefix
+            assert info.capabilities[MemoryKind.LORA] == subject.lora
+            assert info.capabilities[MemoryKind.MODEL] == subject.model
+            assert tuple(lack.what for lack in info.missing) == subject.missing
             assert (await adapter.probe()).incarnation == info.incarnation
 
         run(subject, body)
@@ -173,7 +173,7 @@ class EngineContract:
                     if set(listener.hashes(oldest.agent)) <= set(gone):
                         break
                 ours = listener.hashes(oldest.agent)
-                assert [block for block in gone if block in ours] == ours[::-1]
+                assert [block for block in gone if block in ours] == ours[:: -1 if subject.tail_first else 1]
                 assert not set(listener.hashes(touched.agent)) & set(gone)
             assert (await adapter.load(touched, Tier.DEVICE, deadline=LONG)).cached == 8 * BLOCK
             assert (await adapter.load(oldest, Tier.DEVICE, deadline=LONG)).cached == 0
@@ -247,18 +247,29 @@ class EngineContract:
 
         run(subject, body)
 
-    def test_what_stock_routes_cannot_do_is_unsupported(self, subject: Subject) -> None:
+    def test_what_a_probe_has_not_found_is_unsupported(self, subject: Subject) -> None:
         async def body(adapter: EngineAdapter) -> None:
+            await adapter.probe()
             item = next(prefixes(subject, "unsupported"))
             lora = LoraItem("contract-lora", subject.loras[0])
-            for call in (
-                adapter.evict(item, Tier.HOST, deadline=LONG),
-                adapter.evict(lora, Tier.HOST, deadline=LONG),
-                adapter.load(item, Tier.HOST, deadline=LONG),
-                adapter.load(lora, Tier.HOST, deadline=LONG),
+            demoting = Capability.DEMOTE
+            for supported, call in (
+                (demoting in subject.lora, adapter.load(lora, Tier.HOST, deadline=LONG)),
+                (demoting in subject.lora, adapter.evict(lora, Tier.HOST, deadline=LONG)),
+                (Capability.EVICT in subject.lora, adapter.evict(lora, Tier.STORAGE, deadline=LONG)),
+                (demoting in subject.prefix, adapter.evict(item, Tier.HOST, deadline=LONG)),
+                (Capability.EVICT in subject.prefix, adapter.evict(item, Tier.STORAGE, deadline=LONG)),
+                (False, adapter.load(item, Tier.HOST, deadline=LONG)),
+                (
+                    Capability.LOAD in subject.model,
+                    adapter.load(ModelItem(subject.base), Tier.DEVICE, deadline=LONG),
+                ),
+                (False, adapter.evict(ModelItem(subject.base), Tier.REMOTE, deadline=LONG)),
             ):
-                with pytest.raises(Unsupported):
+                with nullcontext() if supported else pytest.raises(Unsupported):
                     await call
+            await adapter.release(lora, deadline=LONG)
+            assert (await adapter.inventory()).loras == {}
 
         run(subject, body)
 

@@ -9,7 +9,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scalesim_adapters.base import Cleared, EngineAdapter, PrefixItem, Removed, ResidencyEvent, Stored
+from scalesim_adapters.base import (
+    Capability,
+    Cleared,
+    EngineAdapter,
+    PrefixItem,
+    Removed,
+    ResidencyEvent,
+    Stored,
+)
 
 LONG = 30.0
 BLOCK = 32
@@ -18,8 +26,11 @@ VOCABULARY = 4000
 
 @dataclass(frozen=True)
 class Subject:
-    """One running engine: how to reach it and what it was started with. `loras` are folders, all
-    different."""
+    """One running engine: how to reach it and what it was started with. `loras` are folders, all different.
+
+    `prefix`, `lora` and `model` are what it lets us do with each; `missing` is what it says it could let us do.
+    A prefix goes `tail_first` where it is evicted block by block.
+    """
 
     connect: Callable[[], EngineAdapter]
     base: str
@@ -28,6 +39,12 @@ class Subject:
     loras: tuple[Path, ...]
     kill: Callable[[], None]
     restart: Callable[[], None]
+    engine: str = "vllm"
+    prefix: Capability = Capability.LOAD | Capability.EVENTS | Capability.REPLAY
+    lora: Capability = Capability.LOAD | Capability.LIST
+    model: Capability = Capability.NONE
+    missing: tuple[str, ...] = ()
+    tail_first: bool = True
 
 
 @dataclass

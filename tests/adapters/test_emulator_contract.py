@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scalesim_adapters.emulator import EmulatorServer
-from scalesim_adapters.vllm import VllmAdapter
+from scalesim_adapters.vllm.adapter import VllmAdapter
 from tests.adapters.contract import BLOCK, EngineContract, Subject
 from tests.adapters.emulator_rig import feed_config, make_lora
 

@@ -21,9 +21,9 @@ from scalesim_adapters.base import (
     Stored,
     Unsupported,
 )
-from scalesim_adapters.vllm import kvfeed
-from scalesim_adapters.vllm.kvfeed import KvFeed
-from scalesim_adapters.vllm.kvlink import Source, listens, reachable_form
+from scalesim_adapters.kvevents import feed as kvfeed
+from scalesim_adapters.kvevents.feed import KvFeed
+from scalesim_adapters.kvevents.link import Source, listens, reachable_form
 
 WITHIN = 10.0
 
@@ -53,9 +53,10 @@ class Publisher:
         self._server = asyncio.create_task(self._serve())
         self.opened.append(self)
 
-    async def publish(self, block: int, *, lost: bool = False) -> None:
-        """Publish that a block was stored; a `lost` batch is only replayed."""
-        seq, payload = self._next, msgspec.msgpack.encode([0.0, [stored_event(block)], 0])
+    async def publish(self, block: int | None, *, lost: bool = False) -> None:
+        """Publish that a block was stored, or that nothing is; a `lost` batch is only replayed."""
+        event = {"type": "AllBlocksCleared"} if block is None else stored_event(block)
+        seq, payload = self._next, msgspec.msgpack.encode([0.0, [event], 0])
         self._next += 1
         self._buffer = [*self._buffer, (seq, payload)][-self._keep :]
         if not lost:
@@ -175,6 +176,32 @@ def test_a_late_listener_hears_the_history_and_then_the_present(tmp_path: Path) 
             await heard.until("cleared", 1, 2, 3)
             await publisher.publish(4)
             await heard.until("cleared", 1, 2, 3, 4)
+
+    run(body)
+
+
+def test_an_engine_that_begins_by_saying_that_it_holds_nothing_says_what_is_known(tmp_path: Path) -> None:
+    async def body() -> None:
+        publisher = Publisher(tmp_path)
+        for block in (None, 1, None):
+            await publisher.publish(block)
+        async with hearing(Engine(tmp_path)) as heard:
+            await heard.until("cleared", 1, "cleared")
+            for block in (None, 2):
+                await publisher.publish(block)
+            await heard.until("cleared", 1, "cleared", 2)
+
+    run(body)
+
+
+def test_after_a_loss_it_is_news_that_nothing_is_held(tmp_path: Path) -> None:
+    async def body() -> None:
+        publisher = Publisher(tmp_path)
+        async with hearing(Engine(tmp_path, replay=False)) as heard:
+            await publisher.subscribed()
+            await heard.until("cleared", "lost")
+            await publisher.publish(None)
+            await heard.until("cleared", "lost", "cleared")
 
     run(body)
 

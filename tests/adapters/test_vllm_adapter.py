@@ -3,8 +3,6 @@ sent."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -28,68 +26,21 @@ from scalesim_adapters.base import (
     Tier,
     Unsupported,
 )
-from scalesim_adapters.vllm import VllmAdapter, metrics
+from scalesim_adapters.vllm import metrics
+from scalesim_adapters.vllm.adapter import VllmAdapter
+from tests.adapters.vllm_answers import (
+    COMPLETIONS,
+    LOAD,
+    METRICS,
+    MODELS,
+    UNLOAD,
+    Server,
+    drive,
+    models_with,
+    recorded,
+)
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "vllm-0.32.0.json").read_text())
-METRICS = "\n".join(GOLDEN["metrics"]) + "\n"
-MODELS = "/v1/models"
-COMPLETIONS = "/v1/completions"
-LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 ITEM = PrefixItem("town/ann", "base", tuple(range(64)))
-
-
-def recorded(what: str) -> httpx.Response:
-    """Return an answer that a real server gave."""
-    answer = next(answer for answer in GOLDEN["http"] if answer["what"] == what)
-    if isinstance(answer["body"], str):
-        return httpx.Response(answer["status"], text=answer["body"])
-    return httpx.Response(answer["status"], json=answer["body"])
-
-
-class Server:
-    """Answers with what a real server said, unless told otherwise, and keeps what it was asked."""
-
-    def __init__(self, **answers: httpx.Response | Exception) -> None:
-        self.asked: list[tuple[str, str, Any]] = []
-        self.headers: list[httpx.Headers] = []
-        self._answers: dict[str, httpx.Response | Exception] = {
-            "/version": recorded("version"),
-            "/health": recorded("health"),
-            MODELS: recorded("models, no LoRA loaded"),
-            "/metrics": httpx.Response(200, text=METRICS),
-            "/kv_event_sources": httpx.Response(200, json={}),
-            COMPLETIONS: recorded("completion, warm: both blocks cached"),
-            LOAD: recorded("load a LoRA"),
-            UNLOAD: recorded("unload a LoRA"),
-        } | answers
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        path = request.url.path
-        self.asked.append((request.method, path, json.loads(request.content) if request.content else None))
-        self.headers.append(request.headers)
-        if (request.method, path) == ("GET", LOAD):
-            return recorded("a GET at the route that loads LoRAs")
-        answer = self._answers.get(path, recorded("a route that doesn't exist"))
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def posted(self, path: str) -> list[Any]:
-        return [body for method, asked, body in self.asked if (method, asked) == ("POST", path)]
-
-
-def drive(server: Server, body: Callable[[VllmAdapter], Awaitable[Any]], **options: Any) -> Any:
-    """Run with an adapter of this server; return what `body` returns."""
-
-    async def main() -> Any:
-        transport = httpx.MockTransport(server.answer)
-        adapter = VllmAdapter("http://engine", name="one", transport=transport, **options)
-        try:
-            return await body(adapter)
-        finally:
-            await adapter.close()
-
-    return asyncio.run(main())
 
 
 def load(item: PrefixItem | LoraItem) -> Callable[[VllmAdapter], Awaitable[Any]]:
@@ -103,13 +54,6 @@ def lora(tmp_path: Path) -> LoraItem:
     (path / "adapter_config.json").write_text("{}")
     (path / "adapter_model.safetensors").touch()
     return LoraItem("lora00", path)
-
-
-def models_with(item: LoraItem) -> httpx.Response:
-    """List the base model and this LoRA."""
-    cards = recorded("models, one LoRA loaded").json()
-    cards["data"][1] |= {"id": item.name, "root": str(item.path)}
-    return httpx.Response(200, json=cards)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +265,7 @@ def test_the_usage_probe_is_sent_once_in_an_engines_life() -> None:
 def test_pressure_adds_up_the_counters() -> None:
     pressure = drive(Server(), lambda adapter: adapter.pressure())
     finished = sum(
-        float(line.split()[-1]) for line in GOLDEN["metrics"] if line.startswith("vllm:request_success")
+        float(line.split()[-1]) for line in METRICS.splitlines() if line.startswith("vllm:request_success")
     )
     assert (pressure.running, pressure.waiting, pressure.finished) == (0, 0, finished)
     assert finished > 0

@@ -34,6 +34,7 @@ def overrides(folder: Path, *engines: str, **more: Any) -> dict[str, Any]:
     """Return settings that keep everything in a folder."""
     return {
         "feed": {"bind": f"ipc://{folder}/feed"},
+        "broadcast": {"bind": f"ipc://{folder}/dues"},
         "api": {"port": 0},
         "redis": {"data_dir": str(folder / "valkey")},
         "loras": {"links_dir": str(folder / "links"), "staging_dir": str(folder / "staging")},

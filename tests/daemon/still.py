@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from scalesim_adapters.base import Capability, Cleared, EngineInfo, MemoryKind, Missing, Stored, Tier
-from scalesim_adapters.vllm import VllmAdapter
+from scalesim_adapters.vllm.adapter import VllmAdapter
 from scalesim_daemon.api import build_api
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.loop import Sidecar

@@ -1,6 +1,7 @@
 """The doctor: what an engine allows, what to add, and what is said where there is no such engine."""
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 from scalesim_adapters.emulator.faults import Status
 from scalesim_daemon.doctor import NOTHING, Diagnosis, UnusableUrl, abilities, examine
 from tests.daemon.live import emulator
+
+SGLANG = Path(__file__).parents[1] / "adapters" / "golden" / "sglang-0.5.23.json"
 
 
 def examined(url: str) -> Diagnosis:
@@ -38,7 +41,14 @@ def answering(body: bytes, status: int = 200, kind: str = "application/json") ->
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serving(Handler) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve with a handler."""
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         try:
@@ -98,6 +108,33 @@ def test_some_other_server(body: bytes, status: int, kind: str) -> None:
     assert found.info is None and found.answered
     assert found.problem
     assert found.remedy is not None and "no vLLM" in found.remedy
+
+
+def test_an_sglang_is_known_by_its_own_routes() -> None:
+    golden = json.loads(SGLANG.read_text())
+    answers = {(answer["method"], answer["path"]): answer["body"] for answer in golden["http"]}
+    answers["GET", "/server_info"] = {
+        **golden["server_info"],
+        "enable_metrics": False,
+        "kv_events_config": None,
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answers.get((self.command, self.path))
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body or {"detail": "Not Found"}).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with serving(Handler) as url:
+        found = examined(url)
+    assert found.info is not None and found.problem is None
+    assert (found.info.engine, found.info.version, found.info.block_size) == ("sglang", "0.5.23", 32)
+    remedies = " ".join(missing.remedy for missing in found.info.missing)
+    assert "--kv-events-config" in remedies and "--enable-metrics" in remedies
 
 
 def test_a_server_that_wants_a_key() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -97,6 +98,52 @@ def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure
             assert await results.get() == result
             if result == "done":
                 assert view.quiet.may_start(0, 0.1, 0.0), "what was our own keeps nothing from starting"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("urgent", "result"),
+    [
+        ([], "cancelled: an agent was woken"),
+        (["sim/b"], "cancelled: an agent was woken"),
+        (["sim/a"], "done"),
+    ],
+)
+def test_an_urgent_agent_stops_work_for_others_and_only_what_is_due_goes_on(
+    urgent: list[str], result: str
+) -> None:
+    async def scene() -> None:
+        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        ended = asyncio.Event()
+        driver = Driver(
+            cast(EngineAdapter, engine),
+            view,
+            Population(),
+            cast(LoraLibrary, None),
+            ended.set,
+            lambda record: results.put_nowait(record.result),
+        )
+        view.probed(INFO)
+        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
+        running = asyncio.create_task(driver.run())
+        async with asyncio.timeout(10):
+            await engine.is_looked_at()
+            driver.pursue([LOAD], [], announced=0)
+            await engine.working.wait()
+            driver.give_way("an agent was woken", urgent)
+            engine.done.set()
+            assert await results.get() == result
+            while driver.in_flight:
+                ended.clear()
+                await ended.wait()
+            driver.pursue([LOAD], [], announced=0)
+            assert driver.in_flight == ()
+            due = replace(LOAD, seconds=0.0)
+            driver.pursue([LOAD, due], [], announced=0)
+            assert driver.in_flight == (due,)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

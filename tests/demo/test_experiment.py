@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.demo import lab
-from bench.demo.experiment import Options, run_demo
+from bench.demo.experiment import Options
 from bench.demo.loras import run_loras
+from bench.demo.programme import run_demo
 from bench.demo.report import draw, print_result
 from bench.workloads.village import Village
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.rig import vllm
+from bench.rig import sglang, vllm
+from bench.rig.sglang import SglangServer
 from bench.rig.vllm import VllmServer
-from tests.engines import vllm_subject
+from tests.engines import sglang_subject, vllm_inside, vllm_subject
 
 START_SECONDS = 600
 
@@ -36,10 +37,27 @@ def mortal_vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vll
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def inside_vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """One with the plug-in, shared by all tests: as above, and its weights are those it was started with."""
+    server = vllm_inside.start(tmp_path_factory.mktemp("inside"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def sglang_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SglangServer]:
+    """SGLang with the tiny model and LoRAs, shared by all tests: none may kill it or leave a LoRA's name behind."""
+    server = sglang_subject.start(tmp_path_factory.mktemp("sglang"))
+    yield server
+    server.stop()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line per engine what was exercised."""
-    reports = terminalreporter.stats.get("passed", [])
-    passed = [report for report in reports if "engine" in report.keywords and "test_vllm" in report.nodeid]
-    if passed:
-        what = f"real vLLM {vllm.VERSION} on this machine's CPU, model tiny with LoRAs"
-        terminalreporter.write_line(f"{what}: {len(passed)} tests passed")
+    reports = [report for report in terminalreporter.stats.get("passed", []) if "engine" in report.keywords]
+    for name, version in (("vLLM", vllm.VERSION), ("SGLang", sglang.VERSION)):
+        passed = sum(f"test_{name.lower()}" in report.nodeid for report in reports)
+        if passed:
+            what = f"real {name} {version} on this machine's CPU, model tiny with LoRAs"
+            terminalreporter.write_line(f"{what}: {passed} tests passed")

@@ -16,6 +16,7 @@ import pytest
 from bench.rig import vllm
 from tests.engines import vllm_subject
 from tests.engines.lora_scene import HOST_PLACES, SLOTS, Scene, play
+from tests.engines.vllm_inside import PLUGIN
 
 POOL_TOKENS = 64 * 32
 
@@ -38,5 +39,26 @@ def test_no_request_fails_whatever_becomes_of_the_daemon(tmp_path: Path) -> None
     server = vllm_subject.start(tmp_path, flags, env={"VLLM_SERVER_DEV_MODE": "1"})
     try:
         asyncio.run(play(Scene(server.url, originals, tmp_path, partial(held_by, server.url, names))))
+    finally:
+        server.stop()
+
+
+async def told_by(url: str) -> set[str]:
+    """Ask the plug-in which LoRAs are in host places."""
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        answer = await client.get("/v1/scalesim/residency")
+        return set(answer.raise_for_status().json()["loras"]["host"])
+
+
+@pytest.mark.engine
+def test_with_the_plug_in_the_daemon_means_what_the_engine_holds(tmp_path: Path) -> None:
+    originals = sorted((vllm.MODELS / "tiny-loras").iterdir())
+    flags = [*vllm.sidecar_flags(tmp_path, POOL_TOKENS), *vllm.lora_flags(SLOTS, HOST_PLACES)]
+    flags += ["--worker-extension-cls", f"{PLUGIN}.worker.Extension"]
+    server = vllm_subject.start(tmp_path, flags, env={"VLLM_PLUGINS": "scalesim"})
+    try:
+        scene = Scene(server.url, originals, tmp_path, partial(told_by, server.url), steps=40)
+        asyncio.run(play(scene))
+        assert scene.agreed >= 0.95 * scene.compared
     finally:
         server.stop()

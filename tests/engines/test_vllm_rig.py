@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.rig import vllm
+from bench.rig import process, vllm
 from scalesim_adapters.base import Capability, EngineInfo, FeedLost, MemoryKind, ResidencyEvent
-from scalesim_adapters.vllm import VllmAdapter
+from scalesim_adapters.vllm.adapter import VllmAdapter
 from tests.engines import vllm_subject
 
 pytestmark = pytest.mark.engine
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.engine
 def processes_with(text: str) -> list[str]:
     """Return the command lines of running processes that contain `text`."""
     lines = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            lines.append(process.read_bytes().replace(b"\0", b" ").decode())
+            lines.append(entry.read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
     return [line for line in lines if text in line]
@@ -50,5 +50,5 @@ def test_vllms_defaults_lack_what_the_probe_names(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
-    with pytest.raises(vllm.EngineFailed, match="--no-such-flag"):
+    with pytest.raises(process.EngineFailed, match="--no-such-flag"):
         vllm_subject.start(tmp_path, ["--no-such-flag"])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.rig.vllm import ROOT
+from bench.rig.process import ROOT
 
 WITHIN_MS = 10_000
 # Two processes, one of them in a session of its own; it prints their ids and waits.

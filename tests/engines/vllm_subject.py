@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.rig import vllm
-from scalesim_adapters.vllm import VllmAdapter
+from scalesim_adapters.vllm.adapter import VllmAdapter
 from tests.adapters.contract import BLOCK, Subject
 
 POOL_BLOCKS = 160

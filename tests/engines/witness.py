@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from scalesim_adapters.base import BlockHash, Cleared, FeedLost, Removed, ResidencyEvent, Stored
-from scalesim_adapters.vllm import VllmAdapter
+from scalesim_adapters.vllm.adapter import VllmAdapter
 from tests.adapters.contract import BLOCK
 from tests.daemon.live import resident, until
 

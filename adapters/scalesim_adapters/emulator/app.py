@@ -31,6 +31,8 @@ class EngineRoutes:
         self._config = engine.config
         self._started = started
         self._loading = asyncio.Lock()
+        self._awake = asyncio.Event()
+        self._awake.set()
 
     def app(self) -> FastAPI:
         """Return the application."""
@@ -52,6 +54,9 @@ class EngineRoutes:
             app.add_api_route(path, handler, methods=["POST"], response_model=None)
         if self._config.dev_mode:
             app.add_api_route("/reset_prefix_cache", self.reset_prefix_cache, methods=["POST"])
+            app.add_api_route("/is_sleeping", self.is_sleeping)
+            app.add_api_route("/sleep", self.sleep, methods=["POST"])
+            app.add_api_route("/wake_up", self.wake_up, methods=["POST"])
         return app
 
     async def health(self) -> Response:
@@ -143,6 +148,21 @@ class EngineRoutes:
         """Forget all cached blocks; a route of developer mode."""
         return {"success": await self._engine.clear_cache()}
 
+    async def is_sleeping(self) -> dict[str, bool]:
+        """Tell whether the model sleeps."""
+        return {"is_sleeping": not self._awake.is_set()}
+
+    async def sleep(self, level: int = 1) -> dict[str, Any]:
+        """Hold all new requests and forget all blocks; meant for an engine that serves none."""
+        self._awake.clear()
+        await self._engine.clear_cache()
+        return {"status": "sleeping", "level": level}
+
+    async def wake_up(self) -> dict[str, str]:
+        """Serve requests again."""
+        self._awake.set()
+        return {"status": "awake"}
+
     def _lora_of(self, body: Body) -> Lora | None:
         model = requests.model_of(body)
         if not model or model == self._config.model:
@@ -170,6 +190,7 @@ class EngineRoutes:
     async def _generate(
         self, request: Request, ask: Generation, lora: Lora | None, *, chat: bool = False
     ) -> Response:
+        await self._awake.wait()
         chain = Chain(self._config.block_size, ask.prompt, lora, ask.cache_salt, ask.session)
         ticket = self._engine.submit(
             chain, ask.max_tokens, priority=ask.priority, report_hits=ask.report_hits

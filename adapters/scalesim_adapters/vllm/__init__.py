@@ -1,5 +1,2 @@
-"""The adapter for vLLM's stock server."""
-
-from scalesim_adapters.vllm.adapter import VllmAdapter
-
-__all__ = ["VllmAdapter"]
+"""vLLM: `adapter` drives its stock server from outside, `plugin` runs inside it. The engine imports this package, so
+nothing is imported here."""

@@ -1,30 +1,31 @@
-"""Drives one stock vLLM server: through its OpenAI and LoRA routes, its metrics and its KV event feed, no
-more.
+"""Drives one vLLM server: through its OpenAI and LoRA routes, its metrics and its KV event feed; and through the routes
+of our plug-in and of developer mode, where a probe finds them.
 
-Nothing here sends what is known to end an engine (vLLM 0.32): a LoRA load in place, a pinned LoRA, or any
-request that makes the engine read a LoRA whose files are gone.
+Nothing here sends what is known to end an engine (vLLM 0.32): a LoRA load in place, a pinned LoRA, any request that
+makes the engine read a LoRA whose files are gone, or a sleep that aborts requests.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import httpx
 
+from scalesim_adapters import openai
 from scalesim_adapters.base import (
+    Busy,
     Capability,
     DeadlineExceeded,
     EngineInfo,
-    EngineUnavailable,
     Inventory,
     Item,
     LoraItem,
     MemoryKind,
+    ModelItem,
     NotFound,
     Outcome,
     PrefixItem,
@@ -35,18 +36,21 @@ from scalesim_adapters.base import (
     Tier,
     Unsupported,
 )
+from scalesim_adapters.http import Http, within
+from scalesim_adapters.kvevents.feed import KvFeed
+from scalesim_adapters.kvevents.link import Source, listens, reachable_form
+from scalesim_adapters.openai import ASK_SECONDS
 from scalesim_adapters.vllm import metrics, probe
-from scalesim_adapters.vllm.http import Http, within
-from scalesim_adapters.vllm.kvfeed import KvFeed
-from scalesim_adapters.vllm.kvlink import Source, listens, reachable_form
+from scalesim_adapters.vllm.loras import LOAD_LORA, Loras
+from scalesim_adapters.vllm.models import Models
+from scalesim_adapters.vllm.onetoken import ANY_TOKEN, COMPLETIONS, one_token, usage
+from scalesim_adapters.vllm.routes import PluginRoutes, PluginState
 
-ASK_SECONDS = 10.0
-LOAD_LORA = "/v1/load_lora_adapter"
-UNLOAD_LORA = "/v1/unload_lora_adapter"
-# Where the engine schedules by priority, smaller numbers come first and ours come after everyone's.
-PRIORITY = 1_000_000
-LORA_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
-ANY_TOKEN = 1
+STOCK = {
+    MemoryKind.PREFIX_KV: Capability.LOAD,
+    MemoryKind.LORA: Capability.LOAD,
+    MemoryKind.MODEL: Capability.NONE,
+}
 
 
 class VllmAdapter:
@@ -63,7 +67,10 @@ class VllmAdapter:
     ) -> None:
         self._url = url.rstrip("/")
         self._http = Http(self._url, name, api_key, transport)
-        self._loras = asyncio.Lock()
+        self._routes = PluginRoutes(self._http)
+        self._loras = Loras(self._http, self._routes)
+        self._models = Models(self._http, self._routes)
+        self._inside: PluginState | None = None
         self._info: EngineInfo | None = None
         self._usage_details: bool | None = None
 
@@ -72,13 +79,10 @@ class VllmAdapter:
         version = (await self._get("/version")).get("version")
         if not isinstance(version, str):
             raise ProtocolMismatch("/version tells no version")
-        models = await self._models()
+        base_models = openai.base_models(await openai.model_cards(self._http))
         text = await self._http.text("/metrics", deadline=ASK_SECONDS)
         samples = metrics.parse(text)
         feed, replay = await self._probe_feed()
-        base_models = {card["id"]: card.get("max_model_len") for card in models if card.get("parent") is None}
-        if not base_models:
-            raise ProtocolMismatch("/v1/models lists no base model")
         if self._info is None or self._info.incarnation != probe.incarnation(samples):
             self._usage_details = await self._probe_usage(next(iter(base_models)))
         facts = probe.Facts(
@@ -90,64 +94,85 @@ class VllmAdapter:
             usage_details=self._usage_details,
             feed=feed,
             replay=replay,
+            inside=await self._routes.state(ASK_SECONDS),
+            asleep=await self._models.asleep(),
         )
+        self._inside = facts.inside
         self._info = probe.describe(facts)
+        self._loras.exact = Capability.EVICT in self._info.capabilities[MemoryKind.LORA]
         return self._info
 
     async def inventory(self) -> Inventory:
-        """Return the LoRAs that the server answers to; whether their weights are on the device it doesn't
-        say."""
-        cards = [card for card in await self._models() if card.get("parent") is not None]
-        return Inventory({card["id"]: str(card.get("root")) for card in cards})
+        """Return the LoRAs that the server answers to, and what the plug-in tells: which of them are where, each
+        agent's cached blocks, and whether the model sleeps."""
+        known = openai.loras(await openai.model_cards(self._http))
+        if self._inside is None:
+            return replace(known, asleep=await self._models.asleep())
+        await self._look_inside()
+        inside = self._inside
+        places = None if inside.loras is None else inside.loras.places()
+        return replace(known, lora_places=places, prefix_blocks=inside.prefixes, asleep=inside.asleep)
 
     async def pressure(self) -> Pressure:
-        """Read the server's counters."""
-        return metrics.pressure(metrics.parse(await self._http.text("/metrics", deadline=ASK_SECONDS)))
+        """Read the server's counters. While the model sleeps they stand still: then the plug-in tells who waits."""
+        counted = metrics.pressure(metrics.parse(await self._http.text("/metrics", deadline=ASK_SECONDS)))
+        if self._inside is None or not self._inside.asleep:
+            return counted
+        inside = await self._routes.state(ASK_SECONDS, prefixes=False)
+        return counted if inside is None else replace(counted, running=0, waiting=inside.requests)
+
+    async def _look_inside(self) -> None:
+        self._inside = await self._routes.state(ASK_SECONDS) or self._inside
 
     async def load(self, item: Item, tier: Tier, *, deadline: float) -> Outcome:
-        """Compute or touch a prefix; register or touch a LoRA. Only `Tier.DEVICE`."""
-        if tier is not Tier.DEVICE:
-            raise Unsupported(f"vLLM's stock routes load to the device alone, not to {tier}")
-        self._check_capable(item.kind)
+        """Compute or touch a prefix; register or touch a LoRA, or move it where the plug-in can; wake or exchange a
+        model. Only LoRAs go to `Tier.HOST`, by the plug-in."""
+        if tier is not Tier.DEVICE and not (
+            isinstance(item, LoraItem) and self._loras.exact and tier is Tier.HOST
+        ):
+            raise Unsupported(f"this engine loads {item.kind} to the device alone, not to {tier}")
+        self._check_capable(item.kind, Capability.LOAD)
         async with within(deadline, f"loading {item.kind}"):
+            if not isinstance(item, ModelItem):
+                await self._check_awake()
             match item:
                 case PrefixItem():
-                    return await self._load_prefix(item, deadline)
+                    outcome = await self._load_prefix(item, deadline)
                 case LoraItem():
-                    return await self._load_lora(item, deadline)
+                    outcome = await self._loras.load(item, tier, deadline)
+                case ModelItem():
+                    outcome = await self._models.load(item, deadline)
+                    await self._look_inside()
+        return outcome
 
     async def evict(self, item: Item, to: Tier, *, deadline: float) -> Outcome:
-        """Raise `Unsupported`: the stock routes let go of names, never of memory."""
-        raise Unsupported("vLLM's stock routes can't evict one item")
+        """Free a LoRA's slot or memory, drop an agent's idle blocks, or put the model to sleep. Raise `Unsupported`
+        where only the stock routes are there: they let go of names, never of memory."""
+        self._check_capable(item.kind, _needed(item, to))
+        async with within(deadline, f"evicting {item.kind}"):
+            match item:
+                case PrefixItem():
+                    outcome = await self._evict_prefix(item, deadline)
+                case LoraItem():
+                    outcome = await self._loras.evict(item, to, deadline)
+                case ModelItem():
+                    outcome = await self._models.evict(to, deadline)
+                    await self._look_inside()
+        return outcome
 
     async def release(self, item: Item, *, deadline: float) -> Outcome:
-        """Make the server forget a LoRA's name; its weights and KV age out. A name it doesn't know is
-        fine."""
-        if isinstance(item, PrefixItem):
-            raise Unsupported("a prefix has no name in vLLM; it ages out")
-        started = monotonic()
-        async with within(deadline, UNLOAD_LORA), self._loras:
-            with suppress(NotFound):
-                await self._http.send("POST", UNLOAD_LORA, {"lora_name": item.name}, deadline=deadline)
-        return Outcome(monotonic() - started)
+        """Make the server forget a LoRA's name. A name it doesn't know is fine."""
+        if not isinstance(item, LoraItem):
+            raise Unsupported(f"a {item.kind} has no name in vLLM that could be released")
+        async with within(deadline, f"releasing {item.kind}"):
+            return await self._loras.release(item, deadline)
 
     async def tokenize(
         self, model: str, *, text: str | None = None, messages: Sequence[Mapping[str, Any]] | None = None
     ) -> tuple[int, ...]:
         """Return the tokens of a prompt, or of the beginning of a conversation: without a turn for the
         answer."""
-        if (text is None) == (messages is None):
-            raise ValueError("give exactly one of text and messages")
-        body: dict[str, Any] = {"model": model}
-        if messages is None:
-            body["prompt"] = text
-        else:
-            body |= {"messages": list(messages), "add_generation_prompt": False}
-        answer = await self._http.json("POST", "/tokenize", body, deadline=ASK_SECONDS)
-        tokens = answer.get("tokens") if isinstance(answer, dict) else None
-        if not isinstance(tokens, list) or not all(isinstance(token, int) and token >= 0 for token in tokens):
-            raise ProtocolMismatch("/tokenize answered without tokens")
-        return tuple(tokens)
+        return await openai.tokenize(self._http, model, text, messages)
 
     def events(self) -> AsyncIterator[ResidencyEvent]:
         """Yield `Cleared` and all that the engine can replay, then what happens; `FeedLost` where it tells
@@ -158,7 +183,7 @@ class VllmAdapter:
         """Close connections."""
         await self._http.close()
 
-    # One-token requests
+    # Prefixes
 
     async def _load_prefix(self, item: PrefixItem, deadline: float) -> Outcome:
         if not item.token_ids:
@@ -169,72 +194,24 @@ class VllmAdapter:
         # computed again.
         prompt = [*item.token_ids, item.token_ids[-1]]
         extra = {} if item.cache_salt is None else {"cache_salt": item.cache_salt}
-        outcome = await self._one_token(item.model, prompt, deadline, session_id=item.agent, **extra)
+        outcome = await one_token(self._http, item.model, prompt, deadline, session_id=item.agent, **extra)
         tokens = len(item.token_ids)
         return Outcome(outcome.seconds, tokens, min(outcome.cached, tokens))
 
     async def _check_model(self, model: str) -> None:
         """Refuse a LoRA's name whose files are gone: the engine may have to read them, and would die."""
-        path = (await self.inventory()).loras.get(model)
+        path = openai.loras(await openai.model_cards(self._http)).loras.get(model)
         if path is not None:
-            _check_files(LoraItem(model, Path(path)))
+            openai.check_files(LoraItem(model, Path(path)))
+            await self._loras.check_slot(model)
 
-    async def _one_token(self, model: str, prompt: list[int], deadline: float, **extra: Any) -> Outcome:
-        body = {
-            "model": model,
-            "prompt": prompt,
-            "max_tokens": 1,
-            "temperature": 0,
-            "priority": PRIORITY,
-            **extra,
-        }
+    async def _evict_prefix(self, item: PrefixItem, deadline: float) -> Outcome:
+        """Drop all idle blocks of the item's agent; what a host tier holds of them stays there."""
         started = monotonic()
-        answer = await self._http.json("POST", "/v1/completions", body, deadline=deadline)
-        details = _usage(answer).get("prompt_tokens_details") or {}
-        return Outcome(monotonic() - started, len(prompt), details.get("cached_tokens") or 0)
-
-    # LoRAs
-
-    async def _load_lora(self, item: LoraItem, deadline: float) -> Outcome:
-        _check_files(item)
-        async with self._loras:
-            if await self._is_registered(item):
-                outcome = await self._one_token(item.name, [ANY_TOKEN], deadline)
-                return Outcome(outcome.seconds)
-            started = monotonic()
-            try:
-                body = {"lora_name": item.name, "lora_path": str(item.path)}
-                await self._http.send("POST", LOAD_LORA, body, deadline=deadline)
-            except Rejected:
-                # Somebody else may have loaded it meanwhile.
-                if not await self._is_registered(item):
-                    raise
-            except EngineUnavailable as error:
-                # 500 is also what a LoRA that the engine can't take is answered with.
-                if await self._http.status("/health", deadline=ASK_SECONDS) == 200:
-                    raise Rejected(str(error)) from error
-                raise
-            return Outcome(monotonic() - started)
-
-    async def _is_registered(self, item: LoraItem) -> bool:
-        known = (await self.inventory()).loras.get(item.name)
-        if known is None:
-            return False
-        if known != str(item.path):
-            raise Rejected(
-                f"the engine knows a LoRA {item.name!r} from {known}: "
-                f"unload it, or use that path instead of {item.path}"
-            )
-        return True
+        await self._routes.evict(item.agent, deadline)
+        return Outcome(monotonic() - started)
 
     # Probing
-
-    async def _models(self) -> list[dict[str, Any]]:
-        answer = await self._get("/v1/models")
-        cards = answer.get("data")
-        if not cards or not all(isinstance(card, dict) and "id" in card for card in cards):
-            raise ProtocolMismatch("/v1/models lists no model")
-        return list(cards)
 
     async def _get(self, path: str) -> dict[str, Any]:
         answer = await self._http.json("GET", path, deadline=ASK_SECONDS)
@@ -245,10 +222,10 @@ class VllmAdapter:
     async def _probe_usage(self, model: str) -> bool | None:
         body = {"model": model, "prompt": [ANY_TOKEN], "max_tokens": 1, "temperature": 0}
         try:
-            answer = await self._http.json("POST", "/v1/completions", body, deadline=ASK_SECONDS)
+            answer = await self._http.json("POST", COMPLETIONS, body, deadline=ASK_SECONDS)
         except DeadlineExceeded:
             return None
-        return _usage(answer).get("prompt_tokens_details") is not None
+        return usage(answer).get("prompt_tokens_details") is not None
 
     async def _probe_feed(self) -> tuple[str | None, bool]:
         """Return why there is no feed, if so, and whether it can be replayed."""
@@ -288,24 +265,24 @@ class VllmAdapter:
             probe.incarnation(samples),
         )
 
-    def _check_capable(self, kind: MemoryKind) -> None:
-        if self._info is not None and Capability.LOAD not in self._info.capabilities[kind]:
-            remedies = "; ".join(f"{missing.what}: {missing.remedy}" for missing in self._info.missing)
-            raise Unsupported(f"this engine can't load {kind}: {remedies}")
+    async def _check_awake(self) -> None:
+        """Refuse what would wait until the model is woken, or write to memory that is not there now."""
+        can_sleep = self._info is not None and Capability.SLEEP in self._info.capabilities[MemoryKind.MODEL]
+        if can_sleep and await self._models.asleep():
+            raise Busy("the model is asleep")
+
+    def _check_capable(self, kind: MemoryKind, needed: Capability) -> None:
+        """Refuse what a probe has not found the engine to offer; before the first probe, what stock engines don't."""
+        known = STOCK if self._info is None else self._info.capabilities
+        if needed not in known[kind]:
+            missing = () if self._info is None else self._info.missing
+            remedies = "; ".join(f"{lack.what}: {lack.remedy}" for lack in missing)
+            raise Unsupported(
+                f"this engine can't {str(needed.name).lower()} {kind}: {remedies or probe.PLUGIN}"
+            )
 
 
-def _check_files(item: LoraItem) -> None:
-    """Refuse a path that the engine could die of."""
-    if not item.path.is_absolute():
-        raise Rejected(f"the path of LoRA {item.name!r} is not absolute: {item.path}")
-    if not (item.path / "adapter_config.json").is_file():
-        raise Rejected(f"LoRA {item.name!r}: no adapter_config.json under {item.path}")
-    if not any((item.path / weights).is_file() for weights in LORA_WEIGHTS):
-        raise Rejected(f"LoRA {item.name!r}: none of {', '.join(LORA_WEIGHTS)} under {item.path}")
-
-
-def _usage(answer: Any) -> dict[str, Any]:
-    usage = answer.get("usage") if isinstance(answer, dict) else None
-    if not isinstance(usage, dict):
-        raise ProtocolMismatch("/v1/completions answered without usage")
-    return usage
+def _needed(item: Item, to: Tier) -> Capability:
+    if isinstance(item, ModelItem):
+        return Capability.SLEEP
+    return Capability.DEMOTE if to is Tier.HOST else Capability.EVICT

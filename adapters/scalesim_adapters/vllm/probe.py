@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scalesim_adapters.base import Capability, EngineInfo, MemoryKind, Missing
+from scalesim_adapters.metrics import Samples
 from scalesim_adapters.vllm import metrics
-from scalesim_adapters.vllm.metrics import Samples
+from scalesim_adapters.vllm.routes import PluginState
 
 KV_EVENTS = (
     '--kv-events-config \'{"enable_kv_cache_events": true, "publisher": "zmq", '
     '"endpoint": "ipc:///tmp/vllm-kv", "replay_endpoint": "ipc:///tmp/vllm-kv-replay"}\' '
     '(from another machine: "tcp://*:5557" and "tcp://*:5558")'
 )
+PLUGIN = "environment VLLM_PLUGINS=scalesim"
+EXTENSION = "--worker-extension-cls scalesim_adapters.vllm.plugin.worker.Extension"
+SCHEDULER = "--scheduler-cls scalesim_adapters.vllm.plugin.scheduler.DueScheduler"
 UNKNOWN = "unknown"
 # vLLM keeps one block for itself, to pad with.
 OWN_BLOCKS = 1
@@ -22,8 +26,8 @@ OWN_BLOCKS = 1
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The server's answers. `usage_details` is None where it wasn't found out, `feed` a reason where there is
-    none."""
+    """The server's answers. `usage_details` is None where it wasn't found out, `feed` a reason where there is none,
+    `inside` None where our plug-in isn't loaded, and `asleep` None where the model can't be put to sleep."""
 
     version: str
     base_models: Mapping[str, int | None]
@@ -33,6 +37,8 @@ class Facts:
     usage_details: bool | None
     feed: str | None
     replay: bool
+    inside: PluginState | None = None
+    asleep: bool | None = None
 
 
 def incarnation(samples: Samples) -> str:
@@ -84,23 +90,48 @@ def describe(facts: Facts) -> EngineInfo:
         )
     elif refused is None:
         lora |= Capability.LOAD
+    model = Capability.NONE
+    inside = facts.inside if refused is None else None
+    if inside is not None:
+        if inside.loras is not None and Capability.LOAD in lora:
+            lora |= Capability.EVICT | Capability.DEMOTE
+        elif facts.lora_enabled:
+            missing.append(Missing("exact LoRA residency", EXTENSION))
+        if inside.prefixes is not None:
+            prefix |= Capability.LIST | Capability.EVICT
+            prefix |= Capability.DEMOTE if inside.host_tier else Capability.NONE
+        else:
+            missing.append(Missing("eviction by due", SCHEDULER))
+        if inside.model is not None and not inside.host_tier:
+            model |= Capability.LOAD
+    if facts.asleep is not None and refused is None:
+        model |= Capability.SLEEP | Capability.LOAD
+        if inside is not None and not inside.sleep_frees:
+            missing.append(
+                Missing("memory freed by sleep", "--enable-sleep-mode, which a CPU build doesn't have")
+            )
     return EngineInfo(
         engine="vllm",
         version=facts.version,
         incarnation=incarnation(facts.samples),
         base_models=tuple(facts.base_models),
-        capabilities={MemoryKind.PREFIX_KV: prefix, MemoryKind.LORA: lora, MemoryKind.MODEL: Capability.NONE},
+        capabilities={MemoryKind.PREFIX_KV: prefix, MemoryKind.LORA: lora, MemoryKind.MODEL: model},
         max_model_len=next(iter(facts.base_models.values()), None),
         block_size=_count(cache.get("block_size")),
         device_blocks=None if blocks is None else blocks - OWN_BLOCKS,
-        lora_slots=_lora_slots(facts.samples),
+        lora_slots=_lora_slots(facts),
+        lora_host_places=inside.loras.host_places
+        if inside is not None and inside.loras is not None
+        else None,
         missing=tuple(missing),
     )
 
 
-def _lora_slots(samples: Samples) -> int | None:
-    """Known from the first LoRA request on, not before."""
-    uses = samples.get(metrics.LORAS)
+def _lora_slots(facts: Facts) -> int | None:
+    """Without the plug-in known from the first LoRA request on, not before."""
+    if facts.inside is not None and facts.inside.loras is not None:
+        return facts.inside.loras.slots
+    uses = facts.samples.get(metrics.LORAS)
     return _count(uses[0].labels.get("max_lora")) if uses else None
 
 

@@ -1,4 +1,4 @@
-"""HTTP calls to one vLLM server; every failure becomes one of the adapter contract's errors."""
+"""HTTP calls to one engine server; every failure becomes one of the adapter contract's errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from scalesim_adapters.base import (
+    Busy,
     CapacityExceeded,
     DeadlineExceeded,
     EngineError,
@@ -87,7 +88,7 @@ class Http:
 
 
 def _error(path: str, answer: httpx.Response) -> EngineError:
-    """Map an answer to an error. vLLM's own errors carry `error.message`; a route that isn't there carries
+    """Map an answer to an error. Engines' own errors carry a message; a route that isn't there carries
     none."""
     message = _message(answer)
     text = f"{path}: {message or answer.text[:200]} ({answer.status_code})"
@@ -96,6 +97,8 @@ def _error(path: str, answer: httpx.Response) -> EngineError:
             return Unsupported(f"{path} is not served ({answer.status_code})")
         case 404:
             return NotFound(text)
+        case 409:
+            return Busy(text)
         case 429 | 503:
             return CapacityExceeded(text)
         case 405 | 501:
@@ -107,7 +110,13 @@ def _error(path: str, answer: httpx.Response) -> EngineError:
 
 
 def _message(answer: httpx.Response) -> str | None:
+    """Of an answer as vLLM gives it (`error.message`) or as SGLang does (that, `message` or `error_message`)."""
     try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        body = answer.json()
+        if isinstance(body.get("error"), dict):
+            body = body["error"]
+        return next(
+            (body[key] for key in ("message", "error_message") if isinstance(body.get(key), str)), None
+        )
+    except (ValueError, AttributeError):
         return None

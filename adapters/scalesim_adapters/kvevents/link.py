@@ -1,8 +1,8 @@
-"""ZeroMQ connections to the KV event feed of one vLLM process: the live stream, and replay.
+"""ZeroMQ connections to the KV event feed of one engine process: the live stream, and replay.
 
 Messages are `[topic, seq (8 bytes, big-endian), payload]`. A replay is asked for with `[b"", first seq]` over
 a DEALER and answered by `[b"", topic, seq, payload]` each, then by one whose seq is -1
-(`vllm/distributed/kv_events.py`, 0.32).
+(`vllm/distributed/kv_events.py`, 0.32; `sglang/srt/disaggregation/kv_events.py`, 0.5.23).
 """
 
 from __future__ import annotations
@@ -150,5 +150,5 @@ class Link:
 
 def _message(frames: list[bytes]) -> Message:
     if len(frames) != 3:
-        raise LinkLost(f"a message of {len(frames)} frames is none of vLLM's")
+        raise LinkLost(f"a message of {len(frames)} frames is no KV event")
     return Message(int.from_bytes(frames[1], "big"), frames[2])

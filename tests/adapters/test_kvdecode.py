@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from scalesim_adapters.base import Cleared, FeedLost, Removed, ResidencyEvent, Stored, Tier
-from scalesim_adapters.vllm.kvdecode import Decoder
+from scalesim_adapters.kvevents.decode import Decoder
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "vllm-0.32.0.json").read_text())
 STORED = {

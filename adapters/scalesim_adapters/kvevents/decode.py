@@ -1,7 +1,8 @@
-"""From vLLM's KV event batches to residency events: pure.
+"""From KV event batches to residency events: pure.
 
 A batch is a MessagePack array `[ts, [event, ...], data_parallel_rank]`. An event is a map with a `type`
-(`vllm/distributed/kv_events.py`, 0.32); earlier vLLM sent arrays that begin with the type: both are read.
+(`vllm/distributed/kv_events.py`, 0.32; `sglang/srt/disaggregation/kv_events.py`, 0.5.23); earlier versions sent
+arrays that begin with the type: both are read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ import msgspec
 
 from scalesim_adapters.base import BlockHash, Cleared, FeedLost, Removed, ResidencyEvent, Stored, Tier
 
-TIERS = {"GPU": Tier.DEVICE, "CPU": Tier.HOST, "STORAGE": Tier.STORAGE, "DISK": Tier.STORAGE}
+TIERS = {
+    "GPU": Tier.DEVICE,
+    "CPU": Tier.HOST,
+    "CPU_PINNED": Tier.HOST,
+    "STORAGE": Tier.STORAGE,
+    "DISK": Tier.STORAGE,
+}
 # A model may keep several groups of blocks. Those of full attention decide how far a prefix is reusable.
 FULL_ATTENTION = frozenset({"full_attention", "mla_attention", "sink_full_attention"})
 
@@ -23,7 +30,7 @@ class _Stored(msgspec.Struct, tag="BlockStored", gc=False):
     parent_block_hash: int | bytes | None
     token_ids: list[int]
     block_size: int
-    lora_id: int | None = None
+    lora_id: Any = None
     medium: str | None = None
     lora_name: str | None = None
     extra_keys: list[list[Any] | None] | None = None
@@ -33,6 +40,7 @@ class _Stored(msgspec.Struct, tag="BlockStored", gc=False):
     locality: str | None = None
     ownership: str | None = None
     session_id: str | None = None
+    cache_salt: str | None = None
 
 
 class _Removed(msgspec.Struct, tag="BlockRemoved", gc=False):
@@ -128,8 +136,10 @@ def _stored(event: _Stored) -> Stored:
 
 
 def _salt(event: _Stored) -> str | None:
-    """The root block's extra keys are the LoRA's name, pairs for images and the like, the salt, digests
-    (bytes)."""
+    """SGLang tells it; vLLM has it among the root block's extra keys: the LoRA's name, pairs for images and the like,
+    the salt, digests (bytes)."""
+    if event.cache_salt is not None:
+        return event.cache_salt
     if event.parent_block_hash is not None or not event.extra_keys:
         return None
     keys = list(event.extra_keys[0] or ())

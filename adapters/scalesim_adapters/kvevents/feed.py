@@ -1,4 +1,4 @@
-"""The residency events of one vLLM process, in order and without gaps, across lost messages and restarts."""
+"""The residency events of one engine process, in order and without gaps, across lost messages and restarts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from scalesim_adapters.base import Cleared, EngineError, EngineUnavailable, FeedLost, ResidencyEvent
-from scalesim_adapters.vllm.kvdecode import Decoder
-from scalesim_adapters.vllm.kvlink import Link, LinkLost, Message, Source
+from scalesim_adapters.kvevents.decode import Decoder
+from scalesim_adapters.kvevents.link import Link, LinkLost, Message, Source
 from scalesim_client.sequence import Arrival, Sequence
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class KvFeed:
         self._incarnation: str | None = None
         self._sequence = Sequence()
         self._decoder = Decoder()
+        self._empty = False
 
     async def events(self) -> AsyncIterator[ResidencyEvent]:
         """Yield events until cancelled.
@@ -92,6 +93,7 @@ class KvFeed:
             return
         self._incarnation = source.incarnation
         self._sequence, self._decoder = Sequence(), Decoder()
+        self._empty = source.replay_endpoint is not None
         yield Cleared()
         if source.replay_endpoint is None:
             yield FeedLost("the engine has no replay endpoint: what it stored before now is unknown")
@@ -101,5 +103,10 @@ class KvFeed:
             case Arrival.DUPLICATE:
                 return
             case Arrival.GAP:
+                self._empty = False
                 yield FeedLost(f"the engine no longer has the events before number {message.seq}")
-        yield from self._decoder.decode(message.payload)
+        for event in self._decoder.decode(message.payload):
+            # SGLang's first event says that it begins with nothing, which was told already.
+            if not (self._empty and isinstance(event, Cleared)):
+                yield event
+            self._empty = isinstance(event, Cleared)

@@ -1,0 +1,114 @@
+"""Named shared memory: a file, fully allocated when it is created, mapped by whoever holds its lock.
+
+The file lies in /dev/shm or in any other folder. Its content stays when a process ends; the lock doesn't.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+MODE = 0o600
+
+
+class SegmentError(OSError):
+    """A segment can't be had; the text says why and what to do."""
+
+
+class NoRoom(SegmentError):
+    """The file system has too little room for the segment."""
+
+
+class InUse(SegmentError):
+    """Another process holds the segment."""
+
+
+class Segment:
+    """One segment, mapped and locked by this process until `close` or the process's end.
+
+    `buffer` is its memory, of exactly `size` bytes, every one of them allocated: writing never raises SIGBUS.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Open the segment at `path`; where there is none, or one of another size, create it.
+
+        Raises `NoRoom`, `InUse`, or `SegmentError` where the file isn't ours to use.
+        """
+        self.path = path
+        self.size = size
+        self._file = _locked(path)
+        try:
+            _allocate(self._file, path, size)
+            self.buffer = mmap.mmap(self._file, size)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def close(self) -> None:
+        """Unmap and unlock it; the content stays. Raises `BufferError` where a view of `buffer` still lives."""
+        self.buffer.close()
+        os.close(self._file)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Create the segment at `path` with `size` bytes for whoever opens it later. Its content stays where it is there
+    already. Raises what `Segment` raises."""
+    Segment(path, size).close()
+
+
+def held(path: Path) -> bool:
+    """Tell whether a process holds the segment at `path` now."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _locked(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+    except OSError as error:
+        raise SegmentError(error.errno, f"the segment {path} can't be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file).st_uid != os.geteuid():
+            raise SegmentError(errno.EPERM, f"the segment {path} belongs to another user: name another")
+        os.fchmod(file, MODE)
+    except BlockingIOError as error:
+        os.close(file)
+        raise InUse(errno.EBUSY, f"the segment {path} is used by another process: name another") from error
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _allocate(file: int, path: Path, size: int) -> None:
+    status = os.fstat(file)
+    if status.st_size == size and status.st_blocks * 512 >= size:
+        return
+    os.ftruncate(file, 0)
+    space = os.fstatvfs(file)
+    free = space.f_bavail * space.f_frsize
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        os.ftruncate(file, 0)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise NoRoom(
+            errno.ENOSPC,
+            f"the segment {path} needs {size:,} bytes and {path.parent} has {free:,} free: "
+            "enlarge that file system (docker run --shm-size), take another folder, or a smaller segment",
+        ) from error

@@ -1,0 +1,1 @@
+"""How much a host tier gains on a village: none, vLLM's own by recency, and ours by due."""

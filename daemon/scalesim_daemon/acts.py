@@ -1,0 +1,129 @@
+"""Carries out one step of a plan on one engine, and tells its view what was done."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from scalesim_adapters.base import (
+    EngineAdapter,
+    EngineError,
+    LoraItem,
+    MemoryKind,
+    ModelItem,
+    PrefixItem,
+    Tier,
+)
+from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.plan import Action, Step
+from scalesim_daemon.population import Memory, Population
+from scalesim_daemon.view import EngineView
+
+DEADLINE_SECONDS = 30.0
+# Waking reads a whole model, from storage at worst.
+MODEL_DEADLINE_SECONDS = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+class Acts:
+    """What a driver does to its engine. Raises what adapters and the LoRA library raise."""
+
+    def __init__(
+        self, adapter: EngineAdapter, view: EngineView, population: Population, library: LoraLibrary
+    ) -> None:
+        self._adapter = adapter
+        self._view = view
+        self._population = population
+        self._library = library
+
+    async def perform(self, step: Step) -> int:
+        """Carry out a step; return how many tokens the engine computed for it."""
+        match step.kind:
+            case MemoryKind.PREFIX_KV:
+                return await self._load_prefix(step)
+            case MemoryKind.LORA:
+                await self._move_lora(step)
+            case MemoryKind.MODEL:
+                await self._move_model(step)
+        return 0
+
+    def model(self, memory: Memory | None) -> str:
+        """Return the model's name that requests with this memory use."""
+        if memory is not None and memory.lora_name is not None:
+            return memory.lora_name
+        if memory is not None and memory.model is not None:
+            return memory.model
+        return self._view.info.base_models[0] if self._view.info and self._view.info.base_models else ""
+
+    async def release_lora(self, name: str) -> None:
+        """Drop the engine's name for a LoRA that no agent has any more."""
+        try:
+            path = await asyncio.to_thread(self._library.path, name)
+            if self._view.loras.registered.get(name) != str(path):
+                return  # not ours, or gone already
+            await self._adapter.release(LoraItem(name, path), deadline=DEADLINE_SECONDS)
+            self._view.loras.forgotten(name)
+        except (EngineError, OSError, ValueError) as error:
+            log.warning("LoRA name not released", engine=self._view.name, lora=name, error=str(error))
+
+    async def _load_prefix(self, step: Step) -> int:
+        tree = self._view.tree
+        agent = self._population.agents.get(step.key)
+        if tree is None or tree.prefix_blocks(step.key) < step.stop:
+            return 0
+        memory = agent.memory if agent is not None else None
+        item = PrefixItem(
+            step.key,
+            self.model(memory),
+            tree.tokens(step.key, step.stop),
+            memory.cache_salt if memory else None,
+        )
+        self._view.requests_started += 1
+        tree.started(step.key)
+        if memory is not None and memory.lora_name is not None:
+            self._view.loras.used(memory.lora_name)
+        try:
+            outcome = await self._adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
+        finally:
+            tree.released(step.key)
+        if step.action is Action.TOUCH:
+            self._view.ledger.touches += 1
+        computed = max(0, len(item.token_ids) - outcome.cached)
+        if computed or step.action is Action.LOAD:
+            self._view.ledger.loaded(step.key, computed)
+        return computed
+
+    async def _move_lora(self, step: Step) -> None:
+        name = step.key
+        match step.action:
+            case Action.STAGE:
+                await asyncio.to_thread(self._library.stage, name)
+            case Action.UNSTAGE:
+                await asyncio.to_thread(self._library.unstage, name)
+            case _:
+                path: Path = await asyncio.to_thread(self._library.path, name)
+                await self._bring_lora(LoraItem(name, path), registers=step.action is Action.REGISTER)
+
+    async def _bring_lora(self, item: LoraItem, *, registers: bool) -> None:
+        """Where the engine tells of places it moves LoRAs without a request, and a new name takes no slot."""
+        if self._view.loras.exact:
+            tier = Tier.HOST if registers else Tier.DEVICE
+            await self._adapter.load(item, tier, deadline=DEADLINE_SECONDS)
+            self._view.told(await self._adapter.inventory())
+            return
+        if not registers:
+            self._view.requests_started += 1
+        await self._adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
+        self._view.loras.registered.setdefault(item.name, str(item.path))
+        self._view.loras.used(item.name)
+
+    async def _move_model(self, step: Step) -> None:
+        item = ModelItem(self.model(None))
+        if step.action is Action.WAKE:
+            await self._adapter.load(item, Tier.DEVICE, deadline=MODEL_DEADLINE_SECONDS)
+        else:
+            await self._adapter.evict(item, Tier.HOST, deadline=MODEL_DEADLINE_SECONDS)
+        self._view.asleep = step.action is Action.SLEEP

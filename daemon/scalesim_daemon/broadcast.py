@@ -1,0 +1,174 @@
+"""The distance broadcast: all agents' dues, for plug-ins that rank evictions inside the engines.
+
+The wire is described where it is read: `scalesim_adapters.dues`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Collection, Iterable
+from time import time_ns
+
+import msgspec
+import zmq
+
+from scalesim_adapters.dues import TOPIC, DueMessage
+from scalesim_daemon.board import OVERDUE_STEPS
+from scalesim_daemon.population import Changes, Population
+from scalesim_daemon.settings import ConfigError
+
+HEARTBEAT_SECONDS = 0.5
+# A snapshot in between also lets listeners forget the clocks of sources that are gone.
+RESTATE_SECONDS = 60.0
+LONGEST_SUBSCRIPTION = 1024
+
+# The clock of agents that are pinned or being served: no due is nearer.
+_NOW_CLOCK = ""
+_NOW = (_NOW_CLOCK, -math.inf)
+
+_Place = tuple[str, float]
+
+
+class DueLedger:
+    """What listeners were told, and what they need to be told next. Pure."""
+
+    def __init__(self, population: Population) -> None:
+        self._population = population
+        self._marked: set[str] = set()
+        self._pinned: Collection[str] = frozenset()
+        self._told: dict[str, _Place] = {}
+        self._told_clocks: dict[str, tuple[float, float]] = {}
+        self._passing: dict[str, list[tuple[float, str]]] = {}
+        self._several: set[str] = set()
+
+    def mark(self, changes: Changes) -> None:
+        """Take note of what happened."""
+        self._marked |= changes.dues
+        self._marked.update(changes.started, changes.finished)
+
+    def snapshot(self, pinned: Collection[str]) -> DueMessage:
+        """Return everything, and forget what was told before."""
+        self._pinned = pinned
+        for kept in (self._marked, self._told, self._told_clocks, self._passing, self._several):
+            kept.clear()
+        dues = self._look({*self._population.agents, *self._population.board.agents(), *pinned})
+        return DueMessage("snapshot", self._tick() | {_NOW_CLOCK: (0.0, 1.0)}, dues)
+
+    def delta(self, pinned: Collection[str]) -> DueMessage:
+        """Return what isn't told yet."""
+        self._marked.update(set(pinned) ^ set(self._pinned))
+        self._pinned = pinned
+        clocks = self._tick()
+        if clocks:
+            self._marked |= self._several | self._overdue(clocks)
+        marked, self._marked = self._marked, set()
+        return DueMessage("delta", clocks, self._look(marked))
+
+    def _tick(self) -> dict[str, tuple[float, float]]:
+        """Return the clocks that aren't told as they are now."""
+        now = {name: (clock.now, clock.pace) for name, (_, clock) in self._population.clocks().items()}
+        changed = {name: value for name, value in now.items() if self._told_clocks.get(name) != value}
+        self._told_clocks = now
+        return changed
+
+    def _look(self, agents: Iterable[str]) -> dict[str, _Place | None]:
+        """Return the agents that aren't told as they are now."""
+        changed: dict[str, _Place | None] = {}
+        for agent in agents:
+            place = self._place(agent)
+            if place == self._told.get(agent):
+                continue
+            changed[agent] = place
+            if place is None:
+                del self._told[agent]
+                continue
+            self._told[agent] = place
+            if place != _NOW:
+                heapq.heappush(self._passing.setdefault(place[0], []), (place[1], agent))
+        return changed
+
+    def _place(self, agent: str) -> _Place | None:
+        board = self._population.board
+        (self._several.add if board.streams(agent) > 1 else self._several.discard)(agent)
+        known = self._population.agents.get(agent)
+        if agent in self._pinned or (known is not None and known.in_flight > 0):
+            return _NOW
+        nearest = board.nearest(agent)
+        if nearest is None or not math.isfinite(nearest[1].distance):
+            return None
+        return nearest[0], nearest[1].estimate.due
+
+    def _overdue(self, ticked: Iterable[str]) -> set[str]:
+        """Return the agents whose due has passed by so much that it may no longer hold."""
+        overdue = set()
+        clocks = self._population.clocks()
+        for name in ticked:
+            clock, passing = clocks[name][1], self._passing.get(name, [])
+            while passing and passing[0][0] < clock.now - OVERDUE_STEPS * clock.step:
+                overdue.add(heapq.heappop(passing)[1])
+        return overdue
+
+
+class Broadcast:
+    """An XPUB socket that every engine's plug-in may subscribe to. Nobody listening costs next to nothing.
+
+    Raises `ConfigError` where `bind` can't be bound.
+    """
+
+    def __init__(self, bind: str, population: Population) -> None:
+        self._ledger = DueLedger(population)
+        self._restated = -math.inf
+        self._spoke = -math.inf
+        # No two runs of a daemon share a number: a listener takes none of one for the next of another.
+        self._seq = time_ns()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, LONGEST_SUBSCRIPTION)
+        # Also a listener that subscribes beside or after another is heard of: it wants a snapshot.
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        try:
+            self._socket.bind(bind)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"broadcast.bind: {bind}: {error}") from error
+
+    @property
+    def address(self) -> str:
+        """The address that listeners connect to."""
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def mark(self, changes: Changes) -> None:
+        """Take note of what happened since the last cycle."""
+        self._ledger.mark(changes)
+
+    def publish(self, pinned: Collection[str], wall: float) -> None:
+        """Say in one message what has changed, all of it to a new listener, and every half second at least that
+        we live; `wall` is the monotonic time in seconds."""
+        if self._subscribed() or wall - self._restated >= RESTATE_SECONDS:
+            self._restated = wall
+            self._send(self._ledger.snapshot(pinned), wall)
+            return
+        delta = self._ledger.delta(pinned)
+        if delta.clocks or delta.dues or wall - self._spoke >= HEARTBEAT_SECONDS:
+            self._send(delta, wall)
+
+    def hush(self) -> None:
+        """Say nothing: the plug-ins take silence for "do as the engine would". The next word is a snapshot."""
+        self._restated = -math.inf
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._context.destroy(linger=0)
+
+    def _subscribed(self) -> bool:
+        new = False
+        while self._socket.poll(0):
+            new |= self._socket.recv(zmq.NOBLOCK).startswith(b"\x01")
+        return new
+
+    def _send(self, message: DueMessage, wall: float) -> None:
+        self._spoke = wall
+        self._seq += 1
+        self._socket.send_multipart([TOPIC, self._seq.to_bytes(8, "big"), msgspec.msgpack.encode(message)])

@@ -1,0 +1,17 @@
+"""The kinds of engines that the daemon drives, each with its adapter."""
+
+from __future__ import annotations
+
+from scalesim_adapters.base import EngineAdapter
+from scalesim_adapters.sglang.adapter import SglangAdapter
+from scalesim_adapters.vllm.adapter import VllmAdapter
+from scalesim_daemon.settings import EngineSettings
+
+
+def connect(engine: EngineSettings) -> EngineAdapter:
+    """Return an adapter for one engine. It connects when it is asked something."""
+    match engine.kind:
+        case "vllm":
+            return VllmAdapter(engine.url, name=engine.name)
+        case "sglang":
+            return SglangAdapter(engine.url, name=engine.name, tagged=engine.tagged)

@@ -1,0 +1,103 @@
+"""Segments: allocated whole, locked, private, and still there when their process is gone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scalesim_adapters.hostbuf import segment as segments
+from scalesim_adapters.hostbuf.segment import InUse, NoRoom, Segment, SegmentError, held, reserve
+
+SIZE = 1 << 20
+HOLD = """
+import sys
+from pathlib import Path
+from scalesim_adapters.hostbuf.segment import Segment
+segment = Segment(Path(sys.argv[1]), int(sys.argv[2]))
+segment.buffer[:5] = b"alive"
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_segment_is_allocated_private_and_keeps_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "below" / "tier"
+    first = Segment(path, SIZE)
+    status = path.stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert status.st_size == SIZE
+    assert status.st_blocks * 512 >= SIZE
+    first.buffer[:4] = b"kept"
+    first.close()
+    second = Segment(path, SIZE)
+    assert second.buffer[:4] == b"kept"
+    second.close()
+    larger = Segment(path, 2 * SIZE)
+    assert larger.buffer[:4] == bytes(4)
+    larger.close()
+
+
+def test_what_is_reserved_is_found_by_whoever_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "tier"
+    reserve(path, SIZE)
+    assert path.stat().st_blocks * 512 >= SIZE
+    assert not held(path)
+    opened = Segment(path, SIZE)
+    opened.buffer[:4] = b"kept"
+    opened.close()
+    reserve(path, SIZE)
+    assert path.read_bytes()[:4] == b"kept"
+
+
+def test_only_one_process_holds_a_segment_and_its_death_frees_it(tmp_path: Path) -> None:
+    path = tmp_path / "tier"
+    command = [sys.executable, "-c", HOLD, str(path), str(SIZE)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"holds\n"
+        assert held(path)
+        with pytest.raises(InUse, match="used by another process"):
+            Segment(path, SIZE)
+        with pytest.raises(InUse):
+            reserve(path, 2 * SIZE)
+        other.kill()
+    assert not held(path)
+    after = Segment(path, SIZE)
+    assert after.buffer[:5] == b"alive"
+    after.close()
+
+
+def test_a_full_file_system_is_named_with_its_room_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tier"
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    with pytest.raises(NoRoom, match=rf"needs {free + (1 << 40):,} bytes and .* free: enlarge"):
+        Segment(path, free + (1 << 40))
+    assert path.stat().st_blocks == 0
+    again = Segment(path, SIZE)
+    again.close()
+
+    def fails(file: int, offset: int, size: int) -> None:
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr(segments.os, "posix_fallocate", fails)
+    with pytest.raises(OSError, match="broken"):
+        Segment(path, 2 * SIZE)
+
+
+def test_links_and_folders_are_refused(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"somebody's")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    for path in (link, tmp_path):
+        with pytest.raises(SegmentError, match="can't be opened"):
+            Segment(path, SIZE)
+    assert target.read_bytes() == b"somebody's"
+    assert not held(tmp_path / "nothing")

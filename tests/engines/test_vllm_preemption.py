@@ -1,0 +1,137 @@
+"""How soon a real vLLM is free of speculative work once somebody needs it: a daemon prefetches long prefixes, many
+steps each, and is told of something urgent in the midst of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+import httpx
+import pytest
+
+from bench.rig import vllm
+from bench.rig.vllm import VllmServer
+from scalesim_client import Publisher
+from scalesim_client.events import AgentReleased, AgentWoken, InvocationFinished, InvocationStarted
+from tests.adapters.contract import BLOCK
+from tests.daemon.live import daemon, until
+from tests.engines.small_village import tokens
+from tests.engines.vllm_inside import requests
+
+pytestmark = pytest.mark.engine
+
+STEP_TOKENS = 288
+PREFIX = 40 * BLOCK
+SAMPLES = 20
+GRACE = 0.05
+WITHIN = 30.0
+Urge = Callable[[], None]
+
+
+class Scene:
+    """A daemon's simulation beside the engine. `steps` are the seconds that steps with speculative work took."""
+
+    def __init__(self, publisher: Publisher, engine: httpx.AsyncClient) -> None:
+        self.publisher = publisher
+        self.engine = engine
+        self.steps: list[float] = []
+        self._rng = random.Random("preemption")
+        self._numbers = itertools.count()
+
+    async def free_after(self, urge: Urge) -> float:
+        """Let the daemon prefetch an agent's prefix, urge it in the midst of that, and return the seconds until no
+        request is in the engine. It answers between two steps: the urge comes when a step has just begun, at the
+        worst moment."""
+        while not await self._prefetching(f"far-{next(self._numbers)}"):
+            pass
+        started = time.monotonic()
+        urge()
+        await self._holds(lambda count: count == 0)
+        return time.monotonic() - started
+
+    async def _prefetching(self, agent: str) -> bool:
+        """Give an agent a prefix to prefetch, and look on for a step or two. It may be done by then."""
+        self.publisher.bind(agent, token_ids=tokens(agent, PREFIX), model="base")
+        self.publisher.activity(agent, until=1)
+        await self._holds(lambda count: count == 1)
+        self.publisher.send(AgentReleased(agent=agent))
+        steps = []
+        for _ in range(1 + self._rng.randrange(2)):
+            began = time.monotonic()
+            if await requests(self.engine) != 1:
+                return False
+            steps.append(time.monotonic() - began)
+        self.steps += steps
+        return True
+
+    async def _holds(self, holds: Callable[[int], bool]) -> None:
+        deadline = time.monotonic() + WITHIN
+        while not holds(await requests(self.engine)):
+            assert time.monotonic() < deadline, "it never came to hold"
+
+
+def p95(seconds: list[float]) -> float:
+    """Return the 95th percentile."""
+    return quantiles(seconds, n=20)[-1]
+
+
+def figures(seconds: list[float]) -> str:
+    """Return the figures in words."""
+    worst = max(seconds) * 1000
+    return f"median {median(seconds) * 1000:.0f} ms, p95 {p95(seconds) * 1000:.0f} ms, worst {worst:.0f} ms"
+
+
+def test_the_engine_is_free_within_a_step(tmp_path: Path) -> None:
+    flags = vllm.sidecar_flags(tmp_path, 400 * BLOCK)
+    flags += ["--max-num-batched-tokens", str(STEP_TOKENS), "--scheduling-policy", "priority"]
+
+    async def scene(server: VllmServer) -> None:
+        planner = {"chunk_tokens": PREFIX, "quiet_share": 1.0}
+        folder = tmp_path / "daemon"
+        folder.mkdir()
+        async with (
+            httpx.AsyncClient(base_url=server.url, timeout=120) as engine,
+            daemon(folder, server.url, planner=planner) as (sidecar, _),
+        ):
+
+            async def found() -> bool:
+                return all(driver.view.reachable for driver in sidecar.drivers.values())
+
+            with Publisher("rush", address=sidecar.feed_address) as publisher:
+                publisher.step(0)
+                await until(found)
+                play = Scene(publisher, engine)
+                free = {"an agent was woken": await woken(play), "an invocation started": await started(play)}
+            print(f"one step with speculative work: {figures(play.steps)}")
+            for what, seconds in free.items():
+                print(f"{what}: free of speculative work after {figures(seconds)}; {len(seconds)} times")
+                assert p95(seconds) <= p95(play.steps) + GRACE
+            reasons = [record.result for record in sidecar.decisions if record.result.startswith("cancelled")]
+            assert {f"cancelled: {what}" for what in free} <= set(reasons)
+            assert len(reasons) >= 2 * SAMPLES
+
+    with VllmServer(vllm.MODELS / "mid", flags, run=tmp_path, env={"VLLM_PLUGINS": "scalesim"}) as server:
+        asyncio.run(scene(server))
+
+
+async def woken(play: Scene) -> list[float]:
+    def urge() -> None:
+        play.publisher.send(AgentWoken(agent="near"))
+
+    return [await play.free_after(urge) for _ in range(SAMPLES)]
+
+
+async def started(play: Scene) -> list[float]:
+    def urge() -> None:
+        play.publisher.send(InvocationStarted(agent="near", request="r"))
+
+    seconds = []
+    for _ in range(SAMPLES):
+        seconds.append(await play.free_after(urge))
+        play.publisher.send(InvocationFinished(agent="near", request="r"))
+    return seconds

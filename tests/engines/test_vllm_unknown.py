@@ -1,0 +1,80 @@
+"""What the plug-in brings into vLLM's processes, and what it does in one whose version it doesn't know: nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+
+import pytest
+
+from bench.rig import vllm
+
+pytestmark = pytest.mark.engine
+
+
+def in_vllm(code: str) -> str:
+    """Run code in the engine's environment; return what it said, standard error included."""
+    if not vllm.installed():
+        pytest.skip(f"vLLM is not installed: {vllm.REMEDY}")
+    done = subprocess.run(
+        [str(vllm.VENV / "bin" / "python"), "-c", textwrap.dedent(code)],
+        env={**vllm.ENVIRONMENT, "PYTHONPATH": str(vllm.SHIM), "VLLM_PLUGINS": "scalesim"},
+        cwd=vllm.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_it_brings_nothing_but_itself() -> None:
+    in_vllm("""
+        import sys
+        from importlib.metadata import entry_points
+        for group in ("vllm.general_plugins", "vllm.endpoint_plugins"):
+            (point,) = entry_points(group=group, name="scalesim")
+            point.load()
+        ours = {name for name in sys.modules if name.startswith("scalesim_")}
+        inside = {name for name in ours if name.startswith("scalesim_adapters.vllm.plugin")}
+        assert ours - inside <= {"scalesim_adapters", "scalesim_adapters.vllm", "scalesim_adapters.dues"}, ours
+    """)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "vllm.__version__ = '0.99.0'",
+        "del EngineCore.is_sleeping",
+        "EngineCore.collective_rpc = lambda self: None",
+    ],
+)
+def test_an_engine_that_is_not_known_from_inside_stays_stock_and_says_so(change: str) -> None:
+    said = in_vllm(f"""
+        import vllm
+        from fastapi import FastAPI
+        from vllm.v1.engine.core import EngineCore
+        from scalesim_adapters.vllm.plugin import endpoints, engine
+        {change}
+        engine.register()
+        app = FastAPI()
+        endpoints.Endpoints().attach_router(app)
+        assert not hasattr(EngineCore, "scalesim")
+        assert not [route for route in app.routes if "scalesim" in getattr(route, "path", "")]
+    """)
+    assert sum("stays stock" in line for line in said.splitlines()) == 1
+
+
+def test_a_known_one_gets_it_only_where_it_was_named() -> None:
+    in_vllm("""
+        import os
+        from vllm.v1.engine.core import EngineCore
+        from scalesim_adapters.vllm.plugin import engine
+        for named, added in ((None, False), ("other", False), ("other,scalesim", True)):
+            os.environ.pop("VLLM_PLUGINS", None)
+            if named is not None:
+                os.environ["VLLM_PLUGINS"] = named
+            engine.register()
+            assert hasattr(EngineCore, "scalesim") == added, named
+    """)
