@@ -29,7 +29,8 @@ from scalesim_daemon.view import EngineView
 PROBE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 PRESSURE_SECONDS = 0.25
-# While work of ours is in the engine: others may be waiting for it.
+# While work of ours is in an engine that others use unannounced: they may be waiting for it. To look costs the engine's
+# server some milliseconds.
 WORKING_PRESSURE_SECONDS = 0.05
 # How long an agent that was woken may take to call.
 URGENT_SECONDS = 0.5
@@ -147,7 +148,8 @@ class Driver:
 
     async def _measure_forever(self) -> None:
         while True:
-            every = WORKING_PRESSURE_SECONDS if "engine" in self._tracks else PRESSURE_SECONDS
+            watched = "engine" in self._tracks and self.view.quiet.shared(monotonic())
+            every = WORKING_PRESSURE_SECONDS if watched else PRESSURE_SECONDS
             if self.view.reachable and monotonic() - self._pressure_at >= every:
                 await self._measure()
             await asyncio.sleep(WORKING_PRESSURE_SECONDS)
