@@ -44,6 +44,8 @@ def default_flags(pool_tokens: int, *, max_model_len: int = 2048, page_size: int
         *("--device", "cpu", "--dtype", "float32"),
         *("--context-length", str(max_model_len), "--max-total-tokens", str(pool_tokens)),
         *("--page-size", str(page_size), "--enable-metrics", "--enable-cache-report"),
+        # Without it an idle server keeps a core busy.
+        "--sleep-on-idle",
     ]
 
 
