@@ -31,10 +31,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An engine to play on: its base URL, how many tokens it keeps in all tiers, and where it listens for dues."""
+    """An engine to play on: its base URL, and where it listens for dues."""
 
     url: str
-    tokens: int = lab.POOL_TOKENS
     dues: str | None = None
 
 
@@ -74,7 +73,7 @@ class Experiment:
 
     async def _empty(self, place: Place) -> None:
         if place.url in self._used:
-            await empty_cache(place.url, place.tokens)
+            await empty_cache(place.url, lab.POOL_TOKENS)
         self._used.add(place.url)
 
     async def _play(

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final
 
 from rich.progress import Progress
 
-from bench.demo import lab
 from bench.demo.experiment import Experiment, Options, Place
 from bench.demo.measure import InsideResult
 from bench.demo.prompts import FRESH_TOKENS, PREFIX_TOKENS
@@ -31,16 +31,17 @@ async def run_inside(
         lru_tier = await experiment.alone("vLLM's LRU tier, pace 0", place, 0.0)
     with _place("due", options, blocks, progress) as place:
         ours, _ = await experiment.beside("with plug-in, pace 0", place, 0.0)
+    # What a tier holds outlives any prompts that come after it: each run has an engine of its own.
+    with _place("due", options, blocks, progress) as place:
         paced, report = await experiment.beside("with plug-in", place, pace)
     return InsideResult(paced, report, alone, lru_tier, ours, min(WARM_UP_STEPS, len(alone.ends) // 2))
 
 
 @contextmanager
 def _place(kind: Kind, options: Options, blocks: int, progress: Progress) -> Iterator[Place]:
-    folder: Path = options.folder / kind
-    folder.mkdir()
+    folder = Path(mkdtemp(prefix=f"{kind}-", dir=options.folder))
     dues = f"ipc://{folder}/dues"
     task = progress.add_task(f"starting the {TITLES[kind]}", total=None)
     with engine(kind, folder, blocks, dues) as server:
         progress.remove_task(task)
-        yield Place(server.url, lab.POOL_TOKENS + blocks * BLOCK_TOKENS, dues)
+        yield Place(server.url, dues)
