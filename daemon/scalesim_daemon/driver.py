@@ -14,6 +14,8 @@ from time import monotonic, time
 import structlog
 
 from scalesim_adapters.base import (
+    Busy,
+    CapacityExceeded,
     EngineAdapter,
     EngineError,
     EngineUnavailable,
@@ -269,6 +271,10 @@ class Driver:
         except asyncio.CancelledError as cancelled:
             result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
             self.view.ledger.cancelled += 1
+        except (Busy, CapacityExceeded) as error:
+            # Nothing is wrong: the memory is in use, and what is planned next knows that.
+            result = f"put off: {error}"
+            self._retry_later(step)
         except (EngineError, OSError, ValueError) as error:
             result = f"failed: {error}"
             self._failed(step, error)
@@ -297,12 +303,17 @@ class Driver:
         pressure = self.view.quiet.pressure
         return pressure is not None and pressure.running == 0 and pressure.waiting == 0
 
-    def _failed(self, step: Step, error: BaseException | None) -> None:
+    def _retry_later(self, step: Step) -> float:
+        """Keep off the step for a while that grows with every time; return for how many seconds."""
         key = (step.kind, step.key)
         known = self._failures.get(key)
         count = 1 if known is None else known.count + 1
         wait = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2 ** min(count, 6))
         self._failures[key] = _Failure(count, monotonic() + wait)
+        return wait
+
+    def _failed(self, step: Step, error: BaseException | None) -> None:
+        wait = self._retry_later(step)
         self.view.ledger.failed += 1
         log.warning(
             "step failed",
