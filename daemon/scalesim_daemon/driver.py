@@ -308,7 +308,7 @@ class Driver:
         key = (step.kind, step.key)
         known = self._failures.get(key)
         count = 1 if known is None else known.count + 1
-        wait = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2 ** min(count, 6))
+        wait: float = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2 ** min(count, 6))
         self._failures[key] = _Failure(count, monotonic() + wait)
         return wait
 
