@@ -143,7 +143,7 @@ GARBAGE: list[Any] = [
     payload("snapshot", {"c": (0.0, 0.0)}),
     payload("snapshot", {"c": (0.0, math.inf)}),
     payload("snapshot", {}, {"s/a": ("c", math.nan)}),
-    payload("snapshot", {}, {"s/a": "soon"}),  # type: ignore[dict-item]
+    payload("snapshot", {}, {"s/a": "soon"}),
 ]
 
 
@@ -199,7 +199,7 @@ def test_a_listener_goes_stale_in_silence_and_is_back_with_the_daemon(
         assert daemon.hear() == b"\x01dues"
         daemon.send([b"dues", b"noise"])
         daemon.say(payload("snapshot", {"c": (0.0, 1.0)}, {"s/a": ("c", due)}))
-        until(lambda due=due: listener.table.seconds("s/a") == due)  # type: ignore[misc]
+        until(lambda due=due: listener.table.seconds("s/a") == due)
         heard = monotonic()
         daemon.close()
         until(lambda: listener.table.stale(monotonic()))

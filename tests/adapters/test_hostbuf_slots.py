@@ -119,9 +119,9 @@ class Dying(mmap.mmap):
 
     left = 1 << 40
 
-    def __setitem__(self, where: int | slice, what: int | bytes) -> None:  # type: ignore[override]
+    def __setitem__(self, where: int | slice, what: int | bytes) -> None:
         if isinstance(where, int):
-            where, what = slice(where, where + 1), bytes([what])  # type: ignore[list-item]
+            where, what = slice(where, where + 1), bytes([what])
         assert isinstance(what, bytes)
         done = min(len(what), self.left)
         self.left -= done

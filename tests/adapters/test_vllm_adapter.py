@@ -151,7 +151,7 @@ def test_a_lora_that_somebody_else_loads_meanwhile_is_fine(lora: LoraItem) -> No
         reply = original(request)
         return next(answers) if request.url.path == MODELS else reply
 
-    server.answer = answer  # type: ignore[method-assign]
+    server.answer = answer
     drive(server, load(lora))
     assert len(server.posted(LOAD)) == 1
 

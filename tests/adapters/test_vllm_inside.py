@@ -57,7 +57,7 @@ AWAKE = httpx.Response(200, json={"is_sleeping": False})
 def told(**changes: Any) -> httpx.Response:
     """The plug-in's answer, changed in places; of LoRAs where `loras` is a part."""
     loras = changes.pop("loras", {})
-    merged = None if loras is None else {**RESIDENCY["loras"], **loras}  # type: ignore[dict-item]
+    merged = None if loras is None else {**RESIDENCY["loras"], **loras}
     return httpx.Response(200, json={**RESIDENCY, "loras": merged, **changes})
 
 

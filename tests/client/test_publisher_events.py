@@ -102,7 +102,7 @@ def test_bad_events_are_counted_and_cost_their_neighbours_nothing(
         publisher.activity("Ada", for_=-1)
         publisher.activity("Ada", for_=float("nan"))
         publisher.activity("Ada")
-        publisher.step(odd and "soon")  # type: ignore[arg-type]
+        publisher.step(odd and "soon")
         publisher.moved(odd, place="park")
         publisher.bind("Ada", messages=[{"content": object()}])
         publisher.bind("Ada", text="x" * MAX_MESSAGE_BYTES)

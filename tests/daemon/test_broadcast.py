@@ -165,11 +165,11 @@ def test_a_plugin_finds_the_daemon_again_after_its_restart(tmp_path: Path) -> No
                         publisher.activity("a", until=until_)
                         await soon(
                             lambda u=until_: (
-                                listener.table.due("village/a") is not None  # type: ignore[misc]
+                                listener.table.due("village/a") is not None
                                 and listener.table.seconds("village/a") == u
                             )
                         )
-                        await soon(lambda s=sidecar: told(s, listener.table))  # type: ignore[misc]
+                        await soon(lambda s=sidecar: told(s, listener.table))
                 await soon(lambda: listener.table.stale(monotonic()))
 
     asyncio.run(scene())

@@ -231,7 +231,7 @@ def test_the_command_honours_no_color(url: str, no_color: str, coloured: bool) -
 
 
 def test_every_command_has_help() -> None:
-    commands = typer.main.get_command(ctl.app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(ctl.app).commands
     assert set(commands) == {"status", "agents", "explain", "doctor"}
     for name in commands:
         done = call(name, "--help")

@@ -90,7 +90,7 @@ class Scene:
         for step, callers in enumerate(schedule):
             publisher.step(float(step))
             if rng.random() < 0.5:
-                await until(lambda callers=callers: self._near(api, callers))  # type: ignore[misc]
+                await until(lambda callers=callers: self._near(api, callers))
                 await self._compare(api)
             device = (await loras(api))["device"]
             self.in_slot += sum(name in device for name in callers)

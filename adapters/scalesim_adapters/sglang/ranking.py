@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 from scalesim_adapters.dues import DueTable
 
@@ -15,7 +15,7 @@ class TreeNode(Protocol):
     last_access_time: float
 
     @property
-    def children(self) -> dict[object, object]:
+    def children(self) -> Mapping[object, Any]:
         """The nodes below, by what their tokens begin with."""
         ...
 
@@ -71,4 +71,4 @@ class Ranking(Generic[AnyNode]):
         while stack:
             top = stack.pop()
             yield from self.ending_at(top)
-            stack.extend(top.children.values())  # type: ignore[arg-type]
+            stack.extend(top.children.values())

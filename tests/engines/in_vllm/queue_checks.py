@@ -338,7 +338,7 @@ def main() -> None:
     said = sys.stdout
     for name, check in checks.items():
         lines: list[str] = []
-        sys.stdout = SimpleNamespace(write=lines.append, flush=lambda: None)  # type: ignore[assignment]
+        sys.stdout = SimpleNamespace(write=lines.append, flush=lambda: None)
         try:
             check()
             error = None

@@ -20,7 +20,7 @@ def stand_in() -> None:
     """Replace what this module's text names."""
     for name in MAKERS:
         setattr(torch, name, unpinned(getattr(torch, name)))
-    torch.Tensor.pin_memory = lambda tensor, *_: tensor  # type: ignore[method-assign,assignment]
+    torch.Tensor.pin_memory = lambda tensor, *_: tensor
     from sglang.srt.mem_cache.pool_host import common, mha
 
     common._cuda_host_register = lambda buffer, granularity=None: None

@@ -46,6 +46,7 @@ class _Due:
         """Stop listening, and what else the scheduler does at its end."""
         if self.due_listener is not None:
             self.due_listener.close()
+        # The mixin has no base of its own; the scheduler that it is mixed into has one with this method.
         super().shutdown()  # type: ignore[misc]
 
     def _follow_dues(self) -> str | None:

@@ -50,7 +50,7 @@ class Submodules(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module its names."""
-        module.__getattr__ = lambda name: absent(module.__name__, name)  # type: ignore[method-assign]
+        module.__getattr__ = lambda name: absent(module.__name__, name)
 
 
 sys.meta_path.append(Submodules())
