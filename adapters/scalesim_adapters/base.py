@@ -131,11 +131,10 @@ class LoraPlaces:
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """What the engine says is there: LoRA names it answers to, with the paths they were loaded from; and where it
-    tells, in which places LoRAs are, how many cached blocks each agent uses, and whether its model is asleep."""
+    tells, in which places LoRAs are, and whether its model is asleep. Who has which blocks is told by `events`."""
 
     loras: Mapping[str, str] = field(default_factory=dict)
     lora_places: LoraPlaces | None = None
-    prefix_blocks: Mapping[str, int] | None = None
     asleep: bool | None = None
 
 

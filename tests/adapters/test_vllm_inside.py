@@ -44,7 +44,7 @@ RESIDENCY = {
         "pinned": [],
         "in_use": ["a"],
     },
-    "prefixes": {"town/ann": 3},
+    "ranks": True,
     "host_tier": False,
 }
 ITEM = PrefixItem("town/ann", "base", tuple(range(64)))
@@ -106,7 +106,7 @@ def lora(tmp_path: Path) -> LoraItem:
             MemoryKind.PREFIX_KV,
             Capability.LIST | Capability.EVICT | Capability.DEMOTE,
         ),
-        (told(prefixes=None), False, MemoryKind.PREFIX_KV, Capability.NONE),
+        (told(ranks=False), False, MemoryKind.PREFIX_KV, Capability.NONE),
         (told(), False, MemoryKind.MODEL, Capability.LOAD),
         (told(model=None), False, MemoryKind.MODEL, Capability.NONE),
         (told(host_tier=True), False, MemoryKind.MODEL, Capability.NONE),
@@ -132,9 +132,9 @@ def test_the_inventory_tells_places_blocks_and_sleep() -> None:
     said = after_probe(inside(told(asleep=True)), lambda adapter: adapter.inventory())
     assert isinstance(said, Inventory)
     assert said.lora_places == LoraPlaces(("a", "#3"), ("b", "a", "#3"), frozenset({"a"}))
-    assert (said.prefix_blocks, said.asleep) == ({"town/ann": 3}, True)
+    assert said.asleep is True
     stock = after_probe(Server(), lambda adapter: adapter.inventory())
-    assert (stock.lora_places, stock.prefix_blocks, stock.asleep) == (None, None, None)
+    assert (stock.lora_places, stock.asleep) == (None, None)
 
 
 def test_an_answer_of_another_form_is_a_mismatch() -> None:

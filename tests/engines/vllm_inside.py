@@ -79,6 +79,4 @@ async def ask(client: httpx.AsyncClient, prompt: list[int], tokens: int = 8, **m
 
 async def requests(client: httpx.AsyncClient) -> int:
     """Return how many requests run or wait in the engine now."""
-    return int(
-        (await client.get("/v1/scalesim/residency?prefixes=false")).raise_for_status().json()["requests"]
-    )
+    return int((await client.get("/v1/scalesim/residency")).raise_for_status().json()["requests"])

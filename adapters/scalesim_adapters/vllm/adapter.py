@@ -103,22 +103,22 @@ class VllmAdapter:
         return self._info
 
     async def inventory(self) -> Inventory:
-        """Return the LoRAs that the server answers to, and what the plug-in tells: which of them are where, each
-        agent's cached blocks, and whether the model sleeps."""
+        """Return the LoRAs that the server answers to, and what the plug-in tells: which of them are where, and whether
+        the model sleeps."""
         known = openai.loras(await openai.model_cards(self._http))
         if self._inside is None:
             return replace(known, asleep=await self._models.asleep())
         await self._look_inside()
         inside = self._inside
         places = None if inside.loras is None else inside.loras.places()
-        return replace(known, lora_places=places, prefix_blocks=inside.prefixes, asleep=inside.asleep)
+        return replace(known, lora_places=places, asleep=inside.asleep)
 
     async def pressure(self) -> Pressure:
         """Read the server's counters. While the model sleeps they stand still: then the plug-in tells who waits."""
         counted = metrics.pressure(metrics.parse(await self._http.text("/metrics", deadline=ASK_SECONDS)))
         if self._inside is None or not self._inside.asleep:
             return counted
-        inside = await self._routes.state(ASK_SECONDS, prefixes=False)
+        inside = await self._routes.state(ASK_SECONDS)
         return counted if inside is None else replace(counted, running=0, waiting=inside.requests)
 
     async def _look_inside(self) -> None:

@@ -78,7 +78,7 @@ class Loras:
     async def check_slot(self, name: str) -> None:
         """Refuse a request for a LoRA that can't get a slot, as far as is told: vLLM would die of it where all are
         pinned."""
-        state = await self._routes.state(ASK_SECONDS, prefixes=False) if self.exact else None
+        state = await self._routes.state(ASK_SECONDS) if self.exact else None
         if state is not None and state.loras is not None and name not in state.loras.device:
             pinned = set(state.loras.pinned) & set(state.loras.device)
             if len(pinned) >= state.loras.slots:

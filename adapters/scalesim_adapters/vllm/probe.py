@@ -97,7 +97,7 @@ def describe(facts: Facts) -> EngineInfo:
             lora |= Capability.EVICT | Capability.DEMOTE
         elif facts.lora_enabled:
             missing.append(Missing("exact LoRA residency", EXTENSION))
-        if inside.prefixes is not None:
+        if inside.ranks:
             prefix |= Capability.LIST | Capability.EVICT
             prefix |= Capability.DEMOTE if inside.host_tier else Capability.NONE
         else:

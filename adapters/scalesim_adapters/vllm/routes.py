@@ -33,15 +33,15 @@ class LoraState(msgspec.Struct, frozen=True):
 
 
 class PluginState(msgspec.Struct, frozen=True):
-    """Where everything is inside the engine. `model` is the folder of its weights; `prefixes` are each agent's cached
-    blocks, where our scheduler keeps them; `requests` run or wait now."""
+    """Where everything is inside the engine. `model` is the folder of its weights; `ranks` tells whether
+    our scheduler evicts; `requests` run or wait now."""
 
     model: str | None
     asleep: bool
     sleep_frees: bool
     requests: int
     loras: LoraState | None
-    prefixes: dict[str, int] | None
+    ranks: bool
     host_tier: bool
 
 
@@ -51,11 +51,10 @@ class PluginRoutes:
     def __init__(self, http: Http) -> None:
         self._http = http
 
-    async def state(self, deadline: float, *, prefixes: bool = True) -> PluginState | None:
-        """Return where everything is; None where the plug-in isn't loaded. Each agent's blocks may be left out."""
-        path = RESIDENCY if prefixes else f"{RESIDENCY}?prefixes=false"
+    async def state(self, deadline: float) -> PluginState | None:
+        """Return where everything is; None where the plug-in isn't loaded."""
         try:
-            answer = await self._http.json("GET", path, deadline=deadline)
+            answer = await self._http.json("GET", RESIDENCY, deadline=deadline)
         except Unsupported:
             return None
         try:

@@ -158,8 +158,8 @@ Controlled = Annotated[Control, Depends(_control)]
 
 
 @router.get("/residency")
-async def residency(control: Controlled, prefixes: bool = True) -> dict[str, Any]:
-    """Tell what is where; without `prefixes` all but each agent's blocks, which may be many."""
+async def residency(control: Controlled, prefixes: bool = False) -> dict[str, Any]:
+    """Tell what is where; with `prefixes` also how many blocks each agent has, which are counted between two steps."""
     return await control.residency(prefixes=prefixes)
 
 

@@ -68,6 +68,7 @@ def _state(core: Any, prefixes: bool) -> Answer:
         "sleep_frees": bool(core.vllm_config.model_config.enable_sleep_mode),
         "requests": len(core.scheduler.requests),
         "loras": None if loras is None else loras | {"in_use": sorted(_loras_in_use(core))},
+        "ranks": _ranks(core),
         "prefixes": core.scheduler.residency() if prefixes and _ranks(core) else None,
         "host_tier": core.vllm_config.kv_transfer_config is not None,
     }
