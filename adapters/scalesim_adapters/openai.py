@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalesim_adapters import lorafiles
 from scalesim_adapters.base import Inventory, LoraItem, ProtocolMismatch, Rejected
 from scalesim_adapters.http import Http
 
 ASK_SECONDS = 10.0
-LORA_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 
 
 async def model_cards(http: Http) -> list[dict[str, Any]]:
@@ -49,10 +49,9 @@ def check_files(item: LoraItem) -> None:
     """Raise `Rejected` for a path that an engine could die of, or could not load when it has to."""
     if not item.path.is_absolute():
         raise Rejected(f"the path of LoRA {item.name!r} is not absolute: {item.path}")
-    if not (item.path / "adapter_config.json").is_file():
-        raise Rejected(f"LoRA {item.name!r}: no adapter_config.json under {item.path}")
-    if not any((item.path / weights).is_file() for weights in LORA_WEIGHTS):
-        raise Rejected(f"LoRA {item.name!r}: none of {', '.join(LORA_WEIGHTS)} under {item.path}")
+    lacking = lorafiles.lacks(item.path)
+    if lacking is not None:
+        raise Rejected(f"LoRA {item.name!r}: {lacking} under {item.path}")
 
 
 async def tokenize(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from bench.rig.vllm import MODELS, VllmServer, default_flags, sidecar_flags
+from bench.rig.vllm import MODELS, VllmServer, default_flags, sidecar_flags, thread_binding
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 
 EngineKind = Literal["vllm", "emulator"]
@@ -29,10 +28,7 @@ def engine(kind: EngineKind, flags: Flags, folder: Path) -> Iterator[str]:
 
 def _vllm(flags: Flags, folder: Path) -> VllmServer:
     given = default_flags(POOL_TOKENS) if flags == "default" else sidecar_flags(folder, POOL_TOKENS)
-    # On a larger machine vLLM leaves a core to its server by itself; of two it would use only one.
-    bind = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "0-1")
-    env = {"VLLM_CPU_OMP_THREADS_BIND": bind} if os.cpu_count() == 2 else {}
-    return VllmServer(MODELS / "mid", given, run=folder, env=env)
+    return VllmServer(MODELS / "mid", given, run=folder, env=thread_binding())
 
 
 def _emulator(flags: Flags, folder: Path) -> EmulatorServer:

@@ -84,14 +84,14 @@ def _seconds(value: float | None) -> str:
 
 def _text(table: Table) -> str:
     text = io.StringIO()
-    Console(file=text, width=100, color_system=None).print(table)
+    Console(file=text, width=120, color_system=None).print(table)
     return text.getvalue()
 
 
 def _inside_lines(result: Result, inside: InsideResult) -> list[str]:
     table = Table(title=f"with our plug-in and a host tier for {TIER_SHARE:.0%} of the agents")
     table.add_column("")
-    paced, rushed = f"pace {inside.paced.pace:.2f} s", f"pace 0, after step {inside.warm_up}"
+    paced, rushed = f"pace {inside.paced.pace:.2f} s", f"pace 0, from step {inside.warm_up + 1}"
     titles = (f"plug-in\n{paced}", f"alone\n{rushed}", f"LRU tier\n{rushed}", f"plug-in\n{rushed}")
     runs = (inside.paced, *inside.counted)
     for title in titles:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Final, Literal
 
 from bench.demo.lab import POOL_TOKENS
 from bench.rig.process import MODELS, ROOT
-from bench.rig.vllm import PLUGIN_ENVIRONMENT, VllmServer, sidecar_flags, tier_flags
+from bench.rig.vllm import PLUGIN_ENVIRONMENT, VllmServer, sidecar_flags, thread_binding, tier_flags
 
 Kind = Literal["alone", "lru", "due-device", "due", "due-lru"]
 KINDS: Final[tuple[Kind, ...]] = ("alone", "lru", "due-device", "due", "due-lru")
@@ -35,9 +34,7 @@ def engine(kind: Kind, folder: Path, tier_blocks: int, dues: str) -> Iterator[Vl
     segments = Path(tempfile.mkdtemp(prefix="scalesim-bench-", dir="/dev/shm"))
     size = tier_blocks * (BLOCK_BYTES + 64) + (1 << 14)
     flags = sidecar_flags(folder, POOL_TOKENS) + _kind_flags(kind, segments / "tier", size, dues)
-    environment = {"PYTHONPATH": f"{PLUGIN_ENVIRONMENT['PYTHONPATH']}:{ROOT}"}
-    if os.cpu_count() == 2:
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "0-1")
+    environment = {"PYTHONPATH": f"{PLUGIN_ENVIRONMENT['PYTHONPATH']}:{ROOT}", **thread_binding()}
     try:
         with VllmServer(MODELS / "mid", flags, run=folder, env=environment) as server:
             yield server

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -148,3 +150,16 @@ class EngineServer:
 
     def _log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def serve(build: Callable[[Path, str, Sequence[str]], EngineServer]) -> None:
+    """Serve in the foreground until interrupted. The command line names the model, tiny if it doesn't, then flags;
+    `build` is given a folder for the log and sockets, the model and the flags."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    model, extra = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("tiny", [])
+    with tempfile.TemporaryDirectory(prefix="scalesim-") as folder:
+        server = build(Path(folder), model, extra)
+        print(f"starting {model}; the log: {server.log}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt), server:
+            print(f"serving at {server.url}; Ctrl-C ends it", flush=True)
+            signal.pause()

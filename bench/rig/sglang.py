@@ -7,15 +7,11 @@ serves a model in the foreground, with our flags, until Ctrl-C. What a machine w
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.rig.process import BASE, MODELS, READY_WITHIN, ROOT, EngineServer, free_port
+from bench.rig.process import BASE, MODELS, READY_WITHIN, ROOT, EngineServer, free_port, serve
 
 VENV = ROOT / ".engines" / "sglang" / "venv"
 SHIM = ROOT / "tests" / "engines" / "sglang_shim"
@@ -118,15 +114,12 @@ class SglangServer(EngineServer):
 
 def main() -> None:
     """Serve a model in the foreground until interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    name, extra = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("tiny", [])
-    with tempfile.TemporaryDirectory(prefix="scalesim-sglang-") as folder:
-        run = Path(folder)
-        flags = [*sidecar_flags(run, 8192), *(lora_flags() if name == "tiny" else []), *extra]
-        print(f"starting SGLang on {name}; its log: {run / 'sglang.log'}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt), SglangServer(MODELS / name, flags, run=run) as server:
-            print(f"serving at {server.url}; Ctrl-C ends it", flush=True)
-            signal.pause()
+
+    def server(run: Path, model: str, extra: Sequence[str]) -> SglangServer:
+        flags = [*sidecar_flags(run, 8192), *(lora_flags() if model == "tiny" else []), *extra]
+        return SglangServer(MODELS / model, flags, run=run)
+
+    serve(server)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,12 @@ serves a model in the foreground, with our flags, until Ctrl-C.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
-import sys
-import tempfile
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.rig.process import BASE, MODELS, READY_WITHIN, ROOT, EngineServer, free_port
+from bench.rig.process import BASE, MODELS, READY_WITHIN, ROOT, EngineServer, free_port, serve
 
 ENGINE = ROOT / ".engines" / "vllm"
 VENV = ENGINE / "venv"
@@ -32,6 +29,13 @@ ENVIRONMENT = {
 }
 
 PLUGIN_ENVIRONMENT = {"PYTHONPATH": f"{SHIM}:{ROOT / 'adapters'}"}
+
+
+def thread_binding() -> dict[str, str]:
+    """Return the environment that gives an engine both cores of a machine that has two, unless it says otherwise: vLLM
+    would use only one of them. On a larger machine it leaves a core to its server by itself."""
+    name = "VLLM_CPU_OMP_THREADS_BIND"
+    return {name: os.environ.get(name, "0-1")} if os.cpu_count() == 2 else {}
 
 
 def installed() -> bool:
@@ -133,15 +137,12 @@ class VllmServer(EngineServer):
 
 def main() -> None:
     """Serve a model in the foreground until interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    name, extra = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("tiny", [])
-    with tempfile.TemporaryDirectory(prefix="scalesim-vllm-") as folder:
-        run = Path(folder)
-        flags = [*sidecar_flags(run, 8192), *(lora_flags() if name == "tiny" else []), *extra]
-        print(f"starting vLLM on {name}; its log: {run / 'vllm.log'}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt), VllmServer(MODELS / name, flags, run=run) as server:
-            print(f"serving at {server.url}; Ctrl-C ends it", flush=True)
-            signal.pause()
+
+    def server(run: Path, model: str, extra: Sequence[str]) -> VllmServer:
+        flags = [*sidecar_flags(run, 8192), *(lora_flags() if model == "tiny" else []), *extra]
+        return VllmServer(MODELS / model, flags, run=run)
+
+    serve(server)
 
 
 if __name__ == "__main__":

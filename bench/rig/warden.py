@@ -21,7 +21,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
-    """Start the command, pass SIGTERM on to it, and leave nothing of it behind."""
+    """Start the command, end it on SIGTERM and SIGINT, and leave nothing of it behind."""
     # Processes whose parent dies become our children, so that none escapes.
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
@@ -30,7 +30,8 @@ def main() -> None:
     def forward(_signal: int, _frame: FrameType | None) -> None:
         command.terminate()
 
-    signal.signal(signal.SIGTERM, forward)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
     select.select([os.pidfd_open(command.pid), sys.stdin], [], [])
     end_children()
 

@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One step that was carried out, or failed, or was cancelled: what people read to learn why."""
+    """One step that was carried out, put off, or cancelled, or failed: what people read to learn why."""
 
     at: float
     engine: str
@@ -225,9 +225,9 @@ class Driver:
         name = agent.memory.lora_name if agent is not None and agent.memory is not None else None
         return name is None or name in self.view.loras.device
 
-    def give_way(self, why: str, urgent: Collection[str] = ()) -> None:
-        """Let go of the engine for agents that call now, or are about to. For a while only work for what is due goes
-        on; what is under way for one of the `urgent` agents itself is not cut off."""
+    def give_way(self, why: str, urgent: Collection[str]) -> None:
+        """Let go of the engine for `urgent` agents that are about to call. For a while only work for what is due goes
+        on; what is under way for one of them is not cut off."""
         self._urgent_until = monotonic() + URGENT_SECONDS
         running = self._tracks.get("engine")
         if running is None or running[0].key not in urgent:

@@ -147,7 +147,7 @@ class Sidecar:
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
         for name, driver in self.drivers.items():
             if changes.started:
-                driver.give_way("an invocation started")
+                driver.cancel("an invocation started")
             elif changes.woken:
                 driver.give_way("an agent was woken", changes.woken)
             for key in changes.unbound:

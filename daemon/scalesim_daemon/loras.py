@@ -20,11 +20,10 @@ from threading import Lock
 
 import structlog
 
+from scalesim_adapters import lorafiles
 from scalesim_daemon.dirlock import DirectoryInUse, lock_directory
 from scalesim_daemon.settings import ConfigError, LoraSettings
 
-CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 HASH_DIGITS = 12
 
@@ -203,14 +202,16 @@ class LoraLibrary:
 
     def _is_staged(self, link: Path) -> bool:
         copy = self._copies / link.name
-        return _target(link) == copy and _complete(copy)
+        return _target(link) == copy and lorafiles.lacks(copy) is None
 
     def _is_whole(self, entry: _Entry) -> bool:
         """Whether the link points to its original, or to what has the content that its name tells."""
         target = _target(entry.link)
         if target is None:
             return False
-        return _complete(target) if target == entry.original else self._is_true(entry.link, target)
+        return (
+            lorafiles.lacks(target) is None if target == entry.original else self._is_true(entry.link, target)
+        )
 
     def _point(self, link: Path, target: Path) -> None:
         fresh = self._work / link.name
@@ -251,7 +252,9 @@ class LoraLibrary:
 
     def _is_true(self, link: Path, directory: Path) -> bool:
         """Whether the directory has the content that the link's name tells."""
-        return _complete(directory) and self._content_hash(directory) == link.name[-HASH_DIGITS:]
+        return (
+            lorafiles.lacks(directory) is None and self._content_hash(directory) == link.name[-HASH_DIGITS:]
+        )
 
     # Copies
 
@@ -314,14 +317,11 @@ def _target(link: Path) -> Path | None:
         return None
 
 
-def _complete(directory: Path) -> bool:
-    return (directory / CONFIG).is_file() and any((directory / name).is_file() for name in WEIGHTS)
-
-
 def _content(directory: Path) -> list[Path]:
-    if not _complete(directory):
-        raise LoraError(f"{directory} is no LoRA: it needs {CONFIG} and one of {', '.join(WEIGHTS)}")
-    return [path for name in (CONFIG, *WEIGHTS) if (path := directory / name).is_file()]
+    lacking = lorafiles.lacks(directory)
+    if lacking is not None:
+        raise LoraError(f"{directory} is no LoRA: {lacking}")
+    return [path for name in (lorafiles.CONFIG, *lorafiles.WEIGHTS) if (path := directory / name).is_file()]
 
 
 def _files(directory: Path) -> list[Path]:

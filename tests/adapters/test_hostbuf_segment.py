@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scalesim_adapters.hostbuf import segment as segments
-from scalesim_adapters.hostbuf.segment import InUse, NoRoom, Segment, SegmentError, held, reserve
+from scalesim_adapters.hostbuf.segment import InUse, NoRoom, Segment, SegmentError, held
 
 SIZE = 1 << 20
 HOLD = """
@@ -42,15 +42,15 @@ def test_a_segment_is_allocated_private_and_keeps_its_content(tmp_path: Path) ->
     larger.close()
 
 
-def test_what_is_reserved_is_found_by_whoever_opens_it(tmp_path: Path) -> None:
+def test_what_was_left_is_found_by_whoever_opens_it(tmp_path: Path) -> None:
     path = tmp_path / "tier"
-    reserve(path, SIZE)
+    Segment(path, SIZE).close()
     assert path.stat().st_blocks * 512 >= SIZE
     assert not held(path)
     opened = Segment(path, SIZE)
     opened.buffer[:4] = b"kept"
     opened.close()
-    reserve(path, SIZE)
+    Segment(path, SIZE).close()
     assert path.read_bytes()[:4] == b"kept"
 
 
@@ -64,7 +64,7 @@ def test_only_one_process_holds_a_segment_and_its_death_frees_it(tmp_path: Path)
         with pytest.raises(InUse, match="used by another process"):
             Segment(path, SIZE)
         with pytest.raises(InUse):
-            reserve(path, 2 * SIZE)
+            Segment(path, 2 * SIZE).close()
         other.kill()
     assert not held(path)
     after = Segment(path, SIZE)

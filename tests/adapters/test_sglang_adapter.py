@@ -48,15 +48,6 @@ from tests.adapters.sglang_answers import (
 )
 
 
-@pytest.fixture
-def lora(tmp_path: Path) -> LoraItem:
-    path = tmp_path / "lora00"
-    path.mkdir()
-    (path / "adapter_config.json").write_text("{}")
-    (path / "adapter_model.safetensors").touch()
-    return LoraItem("lora00", path)
-
-
 def aborted() -> httpx.Response:
     """Answer as the server does for a request that was aborted while it waited."""
     answer = recorded("request, cold: two full pages").json()

@@ -115,7 +115,7 @@ def test_pressure_counts_requests_and_does_without_metrics() -> None:
     counted = drive(
         Server(**{"/v1/loads": httpx.Response(200, json=loads)}), lambda adapter: adapter.pressure()
     )
-    finished = sum(float(line.split()[-1]) for line in GOLDEN["metrics"])
+    finished = sum(float(line.split()[-1]) for line in GOLDEN.all["metrics"])
     assert (counted.running, counted.waiting, counted.finished) == (2, 3, finished)
     assert finished > 0
     uncounted = Server(**{"/metrics": recorded("a route that doesn't exist")})

@@ -47,15 +47,6 @@ def load(item: PrefixItem | LoraItem) -> Callable[[VllmAdapter], Awaitable[Any]]
     return lambda adapter: adapter.load(item, Tier.DEVICE, deadline=5)
 
 
-@pytest.fixture
-def lora(tmp_path: Path) -> LoraItem:
-    path = tmp_path / "lora00"
-    path.mkdir()
-    (path / "adapter_config.json").write_text("{}")
-    (path / "adapter_model.safetensors").touch()
-    return LoraItem("lora00", path)
-
-
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -147,8 +138,8 @@ def test_a_lora_that_somebody_else_loads_meanwhile_is_fine(lora: LoraItem) -> No
     answers = iter([before, after])
     original = server.answer
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        reply = original(request)
+    async def answer(request: httpx.Request) -> httpx.Response:
+        reply = await original(request)
         return next(answers) if request.url.path == MODELS else reply
 
     server.answer = answer

@@ -8,12 +8,24 @@ from typing import Any, cast
 
 import pytest
 
-from scalesim_adapters.base import Capability, EngineAdapter, EngineInfo, MemoryKind, Outcome, Pressure
+from scalesim_adapters.base import (
+    Busy,
+    Capability,
+    CapacityExceeded,
+    EngineAdapter,
+    EngineError,
+    EngineInfo,
+    MemoryKind,
+    Outcome,
+    Pressure,
+    Rejected,
+)
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
 from scalesim_daemon.view import EngineView
+from tests.daemon.live import until
 
 INFO = EngineInfo(
     engine="vllm",
@@ -35,6 +47,7 @@ class Engine:
         self.looks = asyncio.Event()
         self.working = asyncio.Event()
         self.done = asyncio.Event()
+        self.refusal: EngineError | None = None
 
     async def is_looked_at(self) -> None:
         """Wait until one look is over: that is when the next one begins."""
@@ -57,6 +70,8 @@ class Engine:
         return self.counts
 
     async def load(self, *_: Any, deadline: float) -> Outcome:
+        if self.refusal is not None:
+            raise self.refusal
         self.working.set()
         await self.done.wait()
         return Outcome(0.0, 4)
@@ -98,6 +113,47 @@ def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure
             assert await results.get() == result
             if result == "done":
                 assert view.quiet.may_start(0, 0.1, 0.0), "what was our own keeps nothing from starting"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("refusal", "result", "failed"),
+    [
+        (Busy("a request uses it"), "put off: a request uses it", 0),
+        (CapacityExceeded("all slots are in use"), "put off: all slots are in use", 0),
+        (Rejected("no such thing"), "failed: no such thing", 1),
+    ],
+)
+def test_what_is_in_use_is_put_off_and_not_a_failure(refusal: EngineError, result: str, failed: int) -> None:
+    async def scene() -> None:
+        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        engine.refusal = refusal
+        driver = Driver(
+            cast(EngineAdapter, engine),
+            view,
+            Population(),
+            cast(LoraLibrary, None),
+            lambda: None,
+            lambda record: results.put_nowait(record.result),
+        )
+        view.probed(INFO)
+        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
+        running = asyncio.create_task(driver.run())
+        async with asyncio.timeout(10):
+            await engine.is_looked_at()
+            driver.pursue([LOAD], [], announced=0)
+            assert await results.get() == result
+            assert view.ledger.failed == failed
+
+            async def over() -> bool:
+                return not driver.in_flight
+
+            await until(over)
+            driver.pursue([LOAD], [], announced=0)
+            assert driver.in_flight == (), "either way it is left alone for a while"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

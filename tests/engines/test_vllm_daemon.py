@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from bench.rig.daemon import DaemonProcess
 from bench.rig.vllm import VllmServer
 from scalesim_client import Publisher
 from tests.adapters.contract import BLOCK
-from tests.daemon.live import report, resident, until
+from tests.daemon.live import report, until
+from tests.engines.near_scene import near_come_and_far_go
 from tests.engines.small_village import PREFIX, SmallVillage, complete, tokens
 from tests.engines.witness import daemon_sees_what_the_engine_holds
 
@@ -48,57 +48,8 @@ def client(base_url: str) -> httpx.AsyncClient:
 
 
 def test_near_agents_are_brought_in_and_far_ones_make_room(engine: VllmServer, daemon: DaemonProcess) -> None:
-    agents = [f"a{number}" for number in range(12)]
-    near, far = agents[:5], agents[-2:]
-
-    async def scene(publisher: Publisher) -> None:
-        async with client(daemon.api) as api, client(engine.url) as direct:
-
-            async def call(agent: str) -> int:
-                return await complete(direct, f"near/{agent}", [*tokens(f"near/{agent}"), 11, 12])
-
-            for agent in agents:
-                publisher.bind(agent, token_ids=tokens(f"near/{agent}"), model="base")
-                with publisher.invocation(agent):
-                    assert await asyncio.to_thread(publisher.flush, 5)
-                    assert await call(agent) == 0
-
-            async def far_are_there() -> bool:
-                held = [await resident(api, f"near/{agent}") for agent in (near[0], *far)]
-                return held == [0, PREFIX_BLOCKS, PREFIX_BLOCKS]
-
-            await until(far_are_there)
-            publisher.step(0)
-            for distance, agent in enumerate(agents):
-                publisher.activity(agent, for_=10.0 + distance)
-
-            async def moved() -> bool:
-                held = [await resident(api, f"near/{agent}") for agent in near]
-                left = [await resident(api, f"near/{agent}") for agent in far]
-                return set(held) == {PREFIX_BLOCKS} and max(left) < PREFIX_BLOCKS // 2
-
-            await until(moved)
-            # While all are announced at once, the daemon moves nothing between one call and the next.
-            with ExitStack() as calls:
-                for agent in (*near, *far):
-                    calls.enter_context(publisher.invocation(agent))
-                assert await asyncio.to_thread(publisher.flush, 5)
-
-                async def heard() -> bool:
-                    return (await api.get(f"/v1/agents/near/{far[-1]}")).json()["in_flight"] == 1
-
-                await until(heard)
-                assert [await call(agent) for agent in near] == [PREFIX] * len(near)
-                # Of a prefix the tail goes first.
-                assert all([await call(agent) < PREFIX // 2 for agent in far])
-
-            async def scored() -> bool:
-                return (await report(api))["prefetches_used"] == len(near)
-
-            await until(scored)
-
-    with Publisher("near", address=daemon.feed) as publisher:
-        asyncio.run(scene(publisher))
+    # Of a prefix the tail goes first.
+    asyncio.run(near_come_and_far_go(daemon, engine.url, far_keep=0.5))
 
 
 def test_a_prefix_nobody_declared_is_learned_evicted_and_brought_back(

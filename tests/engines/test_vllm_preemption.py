@@ -91,7 +91,7 @@ def figures(seconds: list[float]) -> str:
 )
 def test_the_engine_is_free_within_a_step(tmp_path: Path) -> None:
     flags = vllm.sidecar_flags(tmp_path, 400 * BLOCK)
-    flags += ["--max-num-batched-tokens", str(STEP_TOKENS), "--scheduling-policy", "priority"]
+    flags += ["--max-num-batched-tokens", str(STEP_TOKENS)]
 
     async def scene(server: VllmServer) -> None:
         planner = {"chunk_tokens": PREFIX, "quiet_share": 1.0}

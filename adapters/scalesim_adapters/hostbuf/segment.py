@@ -53,12 +53,6 @@ class Segment:
         os.close(self._file)
 
 
-def reserve(path: Path, size: int) -> None:
-    """Create the segment at `path` with `size` bytes for whoever opens it later. Its content stays where it is there
-    already. Raises what `Segment` raises."""
-    Segment(path, size).close()
-
-
 def held(path: Path) -> bool:
     """Tell whether a process holds the segment at `path` now."""
     try:

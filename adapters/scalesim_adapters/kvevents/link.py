@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import zmq
 import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
+
+from scalesim_adapters.base import Unsupported
 
 END = b"\xff" * 8
 # Without it a host that vanishes without a word would look like a quiet engine.
@@ -72,6 +74,21 @@ async def listens(endpoint: str, *, within: float) -> bool:
         return False
     writer.close()
     return True
+
+
+async def find_listener(
+    find: Callable[[], Awaitable[Source]], remedy: str, *, within: float
+) -> tuple[str | None, bool]:
+    """Return why the source that `find` returns can't be heard, if so, and whether it can be replayed. `remedy` is what
+    to do where nobody listens; that of `find` is in the `Unsupported` that it raises."""
+    try:
+        source = await find()
+    except Unsupported as error:
+        return str(error), False
+    if not await listens(source.endpoint, within=within):
+        return f"nobody listens at {source.endpoint} as seen from here: {remedy}", False
+    replay = source.replay_endpoint
+    return None, replay is not None and await listens(replay, within=within)
 
 
 class Link:

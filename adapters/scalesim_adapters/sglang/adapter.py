@@ -43,7 +43,7 @@ from scalesim_adapters.base import (
 )
 from scalesim_adapters.http import Http, within
 from scalesim_adapters.kvevents.feed import KvFeed
-from scalesim_adapters.kvevents.link import Source, listens, reachable_form
+from scalesim_adapters.kvevents.link import Source, find_listener, reachable_form
 from scalesim_adapters.openai import ASK_SECONDS
 from scalesim_adapters.sglang.probe import KV_EVENTS, Facts, Server, describe, server_info
 
@@ -88,7 +88,7 @@ class SglangAdapter:
         """Ask who the engine is. It is sent no prompt."""
         server = await self._server()
         base_models = openai.base_models(await openai.model_cards(self._http))
-        feed, replay = await self._probe_feed()
+        feed, replay = await find_listener(self._find_feed, KV_EVENTS, within=ASK_SECONDS)
         self._info = describe(Facts(server, base_models, feed, replay, self._tagged))
         self._ages = self._tagged and server.ages_priorities
         return self._info
@@ -246,17 +246,6 @@ class SglangAdapter:
 
     async def _server(self) -> Server:
         return server_info(await self._http.json("GET", "/server_info", deadline=ASK_SECONDS))
-
-    async def _probe_feed(self) -> tuple[str | None, bool]:
-        """Return why there is no feed, if so, and whether it can be replayed."""
-        try:
-            source = await self._find_feed()
-        except Unsupported as error:
-            return str(error), False
-        if not await listens(source.endpoint, within=ASK_SECONDS):
-            return f"nobody listens at {source.endpoint} as seen from here: {KV_EVENTS}", False
-        replay = source.replay_endpoint
-        return None, replay is not None and await listens(replay, within=ASK_SECONDS)
 
     async def _find_feed(self) -> Source:
         """Return where the engine publishes. Raises `Unsupported`, with the remedy, where it doesn't."""

@@ -38,7 +38,7 @@ from scalesim_adapters.base import (
 )
 from scalesim_adapters.http import Http, within
 from scalesim_adapters.kvevents.feed import KvFeed
-from scalesim_adapters.kvevents.link import Source, listens, reachable_form
+from scalesim_adapters.kvevents.link import Source, find_listener, reachable_form
 from scalesim_adapters.openai import ASK_SECONDS
 from scalesim_adapters.vllm import metrics, probe
 from scalesim_adapters.vllm.loras import LOAD_LORA, Loras
@@ -46,6 +46,7 @@ from scalesim_adapters.vllm.models import Models
 from scalesim_adapters.vllm.onetoken import ANY_TOKEN, COMPLETIONS, one_token, usage
 from scalesim_adapters.vllm.routes import PluginRoutes, PluginState
 
+BINDS = "vLLM binds only ipc:// and tcp://*:PORT, and connects to any other address"
 STOCK = {
     MemoryKind.PREFIX_KV: Capability.LOAD,
     MemoryKind.LORA: Capability.LOAD,
@@ -82,7 +83,7 @@ class VllmAdapter:
         base_models = openai.base_models(await openai.model_cards(self._http))
         text = await self._http.text("/metrics", deadline=ASK_SECONDS)
         samples = metrics.parse(text)
-        feed, replay = await self._probe_feed()
+        feed, replay = await find_listener(self._find_feed, BINDS, within=ASK_SECONDS)
         if self._info is None or self._info.incarnation != probe.incarnation(samples):
             self._usage_details = await self._probe_usage(next(iter(base_models)))
         facts = probe.Facts(
@@ -226,21 +227,6 @@ class VllmAdapter:
         except DeadlineExceeded:
             return None
         return usage(answer).get("prompt_tokens_details") is not None
-
-    async def _probe_feed(self) -> tuple[str | None, bool]:
-        """Return why there is no feed, if so, and whether it can be replayed."""
-        try:
-            source = await self._find_feed()
-        except Unsupported as error:
-            return str(error), False
-        if not await listens(source.endpoint, within=ASK_SECONDS):
-            return (
-                f"nobody listens at {source.endpoint} as seen from here: vLLM binds only ipc:// and "
-                "tcp://*:PORT, and connects to any other address",
-                False,
-            )
-        replay = source.replay_endpoint
-        return None, replay is not None and await listens(replay, within=ASK_SECONDS)
 
     async def _find_feed(self) -> Source:
         """Return where the engine publishes. Raises `Unsupported`, with the remedy, where it doesn't."""

@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from scalesim_adapters import lorafiles
 from scalesim_adapters.vllm.plugin.engine import METHOD, refusal
 
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 # vLLM shows what its own loggers say.
 log = logging.getLogger("vllm.scalesim.endpoints")
 router = APIRouter(prefix="/v1/scalesim")
@@ -190,6 +190,4 @@ async def swap(body: Swap, control: Controlled) -> dict[str, Any]:
 
 
 def _readable(path: str) -> bool:
-    folder = Path(path)
-    has_weights = any((folder / name).is_file() for name in WEIGHTS)
-    return folder.is_absolute() and has_weights and (folder / "adapter_config.json").is_file()
+    return Path(path).is_absolute() and lorafiles.lacks(Path(path)) is None

@@ -40,7 +40,7 @@ INTERNALS: dict[type, dict[str, tuple[str, ...]]] = {
 class DueBlockPool(BlockPool):
     """A pool that evicts by due."""
 
-    users: BlockUsers
+    users: BlockUsers[int]
     free_block_queue: DueQueue
 
     def cache_full_blocks(

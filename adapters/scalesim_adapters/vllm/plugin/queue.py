@@ -32,7 +32,7 @@ class DueQueue(FreeKVCacheBlockQueue):
     Everything costs O(log agents) per block, whatever the size of the pool.
     """
 
-    def __init__(self, blocks: list[KVCacheBlock], table: DueTable, users: BlockUsers) -> None:
+    def __init__(self, blocks: list[KVCacheBlock], table: DueTable, users: BlockUsers[int]) -> None:
         super().__init__(blocks)
         self._table = table
         self._users = users

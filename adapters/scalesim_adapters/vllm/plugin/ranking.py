@@ -8,14 +8,13 @@ from itertools import takewhile
 
 from scalesim_adapters.dueorder import DueOrder
 from scalesim_adapters.dues import DueTable
-from scalesim_adapters.vllm.plugin.users import MOST_USERS, Users
+from scalesim_adapters.vllm.plugin.users import BlockUsers
 
 # Prompts of an agent that are looked at to tell what comes again: what only older ones had goes before anything else.
 REMEMBERED_PROMPTS = 2
 
 _OUTDATED = "\0outdated"
 _UNKNOWN = "\0unknown"
-_NOBODY = Users(())
 
 
 class Ranking:
@@ -29,7 +28,7 @@ class Ranking:
         self.table = table
         self.stale = True
         self._order = DueOrder(table)
-        self._users: dict[bytes, Users] = {}
+        self._users: BlockUsers[bytes] = BlockUsers()
         self._prompts: dict[str, dict[str, Sequence[bytes]]] = {}
         self._buckets: dict[str, dict[bytes, None]] = {}
         self._home: dict[bytes, str] = {}
@@ -47,7 +46,7 @@ class Ranking:
         prompts = self._prompts.setdefault(agent, {})
         if any(self.outdated(key) for key in keys) and request not in prompts:
             self._mistaken.add(agent)
-        self._join(agent, keys)
+        self._users.hit(keys, agent)
         passing = self._passing(agent, request, keys)
         prompts[request] = keys
         if len(prompts) > REMEMBERED_PROMPTS:
@@ -95,14 +94,14 @@ class Ranking:
 
     def outdated(self, key: bytes) -> bool:
         """Whether only old requests had this block."""
-        return self._users.get(key) is _NOBODY
+        users = self._users.get(key)
+        return users is not None and not users.agents
 
     def forget(self, gone: Callable[[bytes], bool]) -> None:
         """Forget the users of blocks that are gone."""
         for key in [key for key in self._users if key not in self._home and gone(key)]:
-            del self._users[key]
-        sets = {id(users): users for users in self._users.values()}
-        known = {agent for users in sets.values() for agent in users.agents}
+            self._users.evicted(key)
+        known = self._users.counts()
         for agent in self._prompts.keys() - known:
             del self._prompts[agent], self._last_use[agent]
             self._mistaken.discard(agent)
@@ -122,23 +121,9 @@ class Ranking:
         left = any(most == count < len(prompt) for count, prompt in zip(common, others, strict=True))
         return set(keys[most:]) if left and 2 * most >= len(keys) else set()
 
-    def _join(self, agent: str, keys: Iterable[bytes]) -> None:
-        joined: dict[int, Users] = {}
-        for key in keys:
-            users = self._users.get(key, _NOBODY)
-            if agent not in users.agents:
-                if id(users) not in joined:
-                    joined[id(users)] = Users((*users.agents[1 - MOST_USERS :], agent))
-                self._users[key] = joined[id(users)]
-
     def _outdate(self, agent: str, keys: Iterable[bytes]) -> None:
         for key in keys:
-            users = self._users.get(key)
-            if users is None or agent not in users.agents:
-                continue
-            others = tuple(other for other in users.agents if other != agent)
-            self._users[key] = Users(others) if others else _NOBODY
-            if key in self._home:
+            if self._users.left(key, agent) and key in self._home:
                 self.remove(key)
                 self.add(key)
 
@@ -146,7 +131,7 @@ class Ranking:
         users = self._users.get(key)
         if users is None:
             return _UNKNOWN
-        if users is _NOBODY:
+        if not users.agents:
             return _OUTDATED
         return max(users.agents, key=self._last_use.__getitem__) if self.stale else users.nearest(self.table)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
 
 from scalesim_adapters.dues import DueTable
 
@@ -29,22 +30,25 @@ class Users:
         return self._nearest[1]
 
 
-class BlockUsers:
-    """The users of the cached blocks, by block id. Blocks that no tagged request has used have none."""
+Block = TypeVar("Block", int, bytes)
+
+
+class BlockUsers(Generic[Block]):
+    """The users of cached blocks, by block id or hash. Blocks that no tagged request has used are not in it."""
 
     def __init__(self) -> None:
-        self._users: dict[int, Users] = {}
+        self._users: dict[Block, Users] = {}
 
-    def get(self, block: int) -> Users | None:
-        """Return a block's users, None where it has none."""
+    def get(self, block: Block) -> Users | None:
+        """Return a block's users, None where it never had one."""
         return self._users.get(block)
 
-    def stored(self, blocks: Iterable[int], agent: str) -> None:
+    def stored(self, blocks: Iterable[Block], agent: str) -> None:
         """The agent's request has filled these blocks."""
         self._users.update(dict.fromkeys(blocks, Users((agent,))))
 
-    def hit(self, blocks: Iterable[int], agent: str) -> None:
-        """The agent's request has found these blocks in the cache."""
+    def hit(self, blocks: Iterable[Block], agent: str) -> None:
+        """The agent's request uses these blocks."""
         joined: dict[int, Users] = {}
         for block in blocks:
             users = self._users.get(block)
@@ -56,11 +60,19 @@ class BlockUsers:
                 joined[key] = Users((*others, agent))
             self._users[block] = joined[key]
 
-    def evicted(self, block: int) -> None:
+    def evicted(self, block: Block) -> None:
         """The block's content is gone."""
         self._users.pop(block, None)
 
-    def leave(self, agent: str) -> list[int]:
+    def left(self, block: Block, agent: str) -> bool:
+        """The agent uses the block no longer, which stays known even if nobody does; return whether it did."""
+        users = self._users.get(block)
+        if users is None or agent not in users.agents:
+            return False
+        self._users[block] = Users(tuple(other for other in users.agents if other != agent))
+        return True
+
+    def leave(self, agent: str) -> list[Block]:
         """Take the agent out of all users; return the blocks that nobody else uses, which keep it as theirs."""
         alone = []
         left: dict[int, Users] = {}
@@ -83,3 +95,11 @@ class BlockUsers:
     def clear(self) -> None:
         """Nothing is cached any more."""
         self._users.clear()
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks that have had users."""
+        return iter(self._users)
+
+    def __len__(self) -> int:
+        """Return how many blocks have had users."""
+        return len(self._users)

@@ -1,0 +1,17 @@
+"""What makes a folder a LoRA that an engine can read, in the form that PEFT writes. Standard library only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
+
+
+def lacks(folder: Path) -> str | None:
+    """Return what a folder lacks to be a LoRA, None where it lacks nothing."""
+    if not (folder / CONFIG).is_file():
+        return f"no {CONFIG}"
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        return f"none of {', '.join(WEIGHTS)}"
+    return None
