@@ -56,7 +56,7 @@ class BlockUsers(Generic[Block]):
                 continue
             key = id(users)
             if key not in joined:
-                others = () if users is None else users.agents[1 - MOST_USERS :]
+                others: tuple[str, ...] = () if users is None else users.agents[1 - MOST_USERS :]
                 joined[key] = Users((*others, agent))
             self._users[block] = joined[key]
 
