@@ -23,7 +23,7 @@ from scalesim_adapters.base import (
     NotFound,
 )
 from scalesim_daemon.acts import Acts
-from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.loras import LoraLibrary, NoRoom
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
 from scalesim_daemon.view import EngineView
@@ -88,12 +88,13 @@ class Driver:
         self._wake = wake
         self._record = record
         self._tracks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
-        self._failures: dict[tuple[MemoryKind, str], _Failure] = {}
+        self._failures: dict[tuple[Action, MemoryKind, str], _Failure] = {}
         self._pressure_at = -math.inf
         self._urgent_until = -math.inf
         self._chunk_seconds = 0.1
         self._doubt = asyncio.Event()
         self._heard = asyncio.Event()
+        self._loras_used = asyncio.Event()
         self._texts: set[asyncio.Task[None]] = set()
 
     # Keeping the view fresh
@@ -104,6 +105,7 @@ class Driver:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._probe_forever())
                 group.create_task(self._listen())
+                group.create_task(self._follow_loras())
                 group.create_task(self._measure_forever())
         finally:
             await self._stop()
@@ -146,6 +148,22 @@ class Driver:
         async for event in self.adapter.events():
             self.view.happened(event)
             self._heard.set()
+            self._wake()
+
+    def finished(self, agent: str, lora_name: str | None) -> None:
+        """An announced request of the agent has ended: what that did to LoRAs is asked where the engine tells."""
+        self.view.finished(agent, lora_name)
+        if lora_name is not None and self.view.loras.exact:
+            self._loras_used.set()
+
+    async def _follow_loras(self) -> None:
+        while True:
+            await self._loras_used.wait()
+            self._loras_used.clear()
+            try:
+                self.view.told(await self.adapter.inventory())
+            except EngineError as error:
+                self._unreachable(error)
             self._wake()
 
     async def _measure_forever(self) -> None:
@@ -245,7 +263,7 @@ class Driver:
             return
         now = monotonic()
         for step in steps:
-            failure = self._failures.get((step.kind, step.key))
+            failure = self._failures.get(_subject(step))
             if failure is None or failure.until <= now:
                 task = asyncio.create_task(self._perform(track, step))
                 self._tracks[track] = (step, task)
@@ -267,11 +285,11 @@ class Driver:
                     return
                 started = monotonic()
             computed = await self.acts.perform(step)
-            self._failures.pop((step.kind, step.key), None)
+            self._failures.pop(_subject(step), None)
         except asyncio.CancelledError as cancelled:
             result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
             self.view.ledger.cancelled += 1
-        except (Busy, CapacityExceeded) as error:
+        except (Busy, CapacityExceeded, NoRoom) as error:
             # Nothing is wrong: the memory is in use, and what is planned next knows that.
             result = f"put off: {error}"
             self._retry_later(step)
@@ -305,11 +323,11 @@ class Driver:
 
     def _retry_later(self, step: Step) -> float:
         """Keep off the step for a while that grows with every time; return for how many seconds."""
-        key = (step.kind, step.key)
-        known = self._failures.get(key)
+        subject = _subject(step)
+        known = self._failures.get(subject)
         count = 1 if known is None else known.count + 1
         wait: float = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2 ** min(count, 6))
-        self._failures[key] = _Failure(count, monotonic() + wait)
+        self._failures[subject] = _Failure(count, monotonic() + wait)
         return wait
 
     def _failed(self, step: Step, error: BaseException | None) -> None:
@@ -334,3 +352,8 @@ class Driver:
             task.cancel("stopping")
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.adapter.close()
+
+
+def _subject(step: Step) -> tuple[Action, MemoryKind, str]:
+    """What is left alone for a while where it failed: a LoRA that can't be loaded now can still be unstaged."""
+    return step.action, step.kind, step.key

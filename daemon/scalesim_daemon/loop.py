@@ -163,7 +163,7 @@ class Sidecar:
             for key in changes.finished:
                 agent = self.population.agents.get(key)
                 used = agent.memory.lora_name if agent is not None and agent.memory is not None else None
-                driver.view.finished(key, used)
+                driver.finished(key, used)
 
     async def _link(self, agent: str, name: str, original: Path) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,6 @@ from scalesim_adapters.base import (
     Capability,
     CapacityExceeded,
     EngineAdapter,
-    EngineError,
     EngineInfo,
     MemoryKind,
     Outcome,
@@ -21,7 +21,7 @@ from scalesim_adapters.base import (
     Rejected,
 )
 from scalesim_daemon.driver import Driver
-from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.loras import LoraLibrary, NoRoom
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
 from scalesim_daemon.view import EngineView
@@ -47,7 +47,7 @@ class Engine:
         self.looks = asyncio.Event()
         self.working = asyncio.Event()
         self.done = asyncio.Event()
-        self.refusal: EngineError | None = None
+        self.refusal: Exception | None = None
 
     async def is_looked_at(self) -> None:
         """Wait until one look is over: that is when the next one begins."""
@@ -124,10 +124,11 @@ def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure
     [
         (Busy("a request uses it"), "put off: a request uses it", 0),
         (CapacityExceeded("all slots are in use"), "put off: all slots are in use", 0),
+        (NoRoom("staging is full"), "put off: staging is full", 0),
         (Rejected("no such thing"), "failed: no such thing", 1),
     ],
 )
-def test_what_is_in_use_is_put_off_and_not_a_failure(refusal: EngineError, result: str, failed: int) -> None:
+def test_what_is_in_use_is_put_off_and_not_a_failure(refusal: Exception, result: str, failed: int) -> None:
     async def scene() -> None:
         engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
         engine.refusal = refusal
@@ -154,6 +155,39 @@ def test_what_is_in_use_is_put_off_and_not_a_failure(refusal: EngineError, resul
             await until(over)
             driver.pursue([LOAD], [], announced=0)
             assert driver.in_flight == (), "either way it is left alone for a while"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
+def test_a_lora_that_can_not_be_loaded_can_still_be_unstaged(tmp_path: Path) -> None:
+    load, unstage = (
+        Step(action, MemoryKind.LORA, "lora", 0, 1, 1.0, "a test") for action in (Action.LOAD, Action.UNSTAGE)
+    )
+
+    async def scene() -> None:
+        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        ended = asyncio.Event()
+        driver = Driver(
+            cast(EngineAdapter, engine),
+            view,
+            Population(),
+            LoraLibrary(tmp_path / "links", tmp_path / "staging", 0),
+            ended.set,
+            lambda record: results.put_nowait(record.result),
+        )
+        view.probed(INFO)
+        running = asyncio.create_task(driver.run())
+        async with asyncio.timeout(10):
+            await engine.is_looked_at()
+            driver.pursue([], [load], announced=0)
+            assert await results.get() == "failed: LoRA lora is not linked"
+            while driver.in_flight:
+                ended.clear()
+                await ended.wait()
+            driver.pursue([], [unstage, load], announced=0)
+            assert driver.in_flight == (unstage,)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
