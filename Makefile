@@ -9,7 +9,7 @@ VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo engine-vllm engine-sglang test-engines clean
+.PHONY: setup test check fix lock demo bench-gpu engine-vllm engine-sglang test-engines clean
 
 setup: $(VENV)/.done
 
@@ -39,6 +39,9 @@ demo:                  ## a village on a real vLLM, alone and with the sidecar; 
 	$(PYTHON) -m bench.demo.preflight $(if $(ENGINE),--engine $(ENGINE))
 	$(MAKE) --no-print-directory setup $(if $(filter emulator,$(ENGINE)),,engine-vllm)
 	$(BIN)/python -m bench.demo $(DEMO_FLAGS)
+
+bench-gpu: setup       ## host buffers on a CUDA device; names what is skipped where there is none, or no extra `gpu`
+	$(BIN)/python -m bench.gpu
 
 lock:                  ## pin the environments of developers and of the daemon's image anew
 	$(BIN)/pip install --quiet uv==0.13.8

@@ -85,13 +85,14 @@ def lora_flags(slots: int = 2, host_places: int = 4, max_rank: int = 8) -> list[
     ]
 
 
-def tier_flags(segment: Path, size: int) -> list[str]:
-    """Flags of the host tier: a segment of `size` bytes in a file. They need `PLUGIN_ENVIRONMENT`."""
+def tier_flags(segment: Path, size: int | None) -> list[str]:
+    """Flags of the host tier: a segment of `size` bytes in a file, None where it is there already. They need
+    `PLUGIN_ENVIRONMENT`."""
     config = {
         "kv_connector": "HostTierConnector",
         "kv_connector_module_path": "scalesim_adapters.vllm.plugin.offload",
         "kv_role": "kv_both",
-        "kv_connector_extra_config": {"segment": str(segment), "bytes": size},
+        "kv_connector_extra_config": {"segment": str(segment), **({"bytes": size} if size else {})},
     }
     return ["--kv-transfer-config", json.dumps(config)]
 

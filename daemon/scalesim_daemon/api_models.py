@@ -202,6 +202,13 @@ class LoraState(Answer):
     exact: bool
 
 
+class HostTierState(Answer):
+    """The file of an engine's host tier, and its bytes; null where it isn't there."""
+
+    segment: str
+    bytes: int | None
+
+
 class PressureState(Answer):
     """The engine's own counts of requests, ours included; `finished` counts since its start."""
 
@@ -236,6 +243,7 @@ class EngineState(Answer):
     restarts: int
     blocks: BlockState
     loras: LoraState
+    host_tier: HostTierState | None
     pressure: PressureState | None
     shared: bool
     lost_blocks: int

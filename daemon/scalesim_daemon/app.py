@@ -22,6 +22,7 @@ from scalesim_daemon.feed import Feed
 from scalesim_daemon.intents import Intents, StoreUnavailable
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.segments import provide_segments
 from scalesim_daemon.settings import EngineSettings, LogSettings, Settings
 from scalesim_daemon.store import Mirror
 from scalesim_daemon.view import EngineView
@@ -49,6 +50,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
     A part that fails ends the daemon: its supervisor starts it anew, and engines and simulations don't mind.
     """
     async with AsyncExitStack() as stack:
+        provide_segments(settings.engines)
         url = await _store_url(stack, settings)
         library = LoraLibrary.open(settings.loras)
         stack.callback(library.close)

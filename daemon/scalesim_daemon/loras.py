@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
+from time import sleep
 
 import structlog
 
@@ -26,6 +27,9 @@ from scalesim_daemon.settings import ConfigError, LoraSettings
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 HASH_DIGITS = 12
+COPIED_AT_ONCE = 1 << 20
+# A reader that has just followed a link may not have opened the file behind it yet.
+READERS_SECONDS = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -259,12 +263,15 @@ class LoraLibrary:
     # Copies
 
     def _copy(self, entry: _Entry) -> None:
-        """Make a complete copy in `_copying`."""
+        """Make a complete copy in `_copying`. All of its space is taken before anything is written there."""
         self._remove(self._copying)
         try:
             self._copying.mkdir()
-            for source in _files(entry.original):
-                shutil.copyfile(source, self._copying / source.name)
+            sources = _files(entry.original)
+            for source in sources:
+                _allocate(self._copying / source.name, source.stat().st_size)
+            for source in sources:
+                _fill(self._copying / source.name, source)
         except OSError as error:
             self._remove(self._copying)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -280,6 +287,7 @@ class LoraLibrary:
             if not self._is_true(entry.link, entry.original):
                 raise LoraError(f"LoRA {entry.name}: {entry.original} is gone or changed, its copy stays")
             self._point(entry.link, entry.original)
+            sleep(READERS_SECONDS)
         self._remove(copy)
 
     def _remove(self, copy: Path) -> None:
@@ -327,6 +335,18 @@ def _content(directory: Path) -> list[Path]:
 def _files(directory: Path) -> list[Path]:
     """What a copy takes: no engine looks into subdirectories, where training leaves its checkpoints."""
     return [path for path in sorted(directory.iterdir()) if path.is_file()]
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Make a file of `size` bytes that can be written without running out of room."""
+    with path.open("xb") as file:
+        if size:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _fill(path: Path, source: Path) -> None:
+    with source.open("rb") as original, path.open("r+b") as copy:
+        shutil.copyfileobj(original, copy, COPIED_AT_ONCE)
 
 
 def _size(directory: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from time import monotonic
 
 from scalesim_daemon.api_models import (
@@ -11,6 +12,7 @@ from scalesim_daemon.api_models import (
     EnginePlanState,
     Engines,
     EngineState,
+    HostTierState,
     LedgerState,
     LoraState,
     MissingCapability,
@@ -23,12 +25,16 @@ from scalesim_daemon.api_models import (
 )
 from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.settings import HostTierSettings
 from scalesim_daemon.view import EngineView
 
 
 def engines(sidecar: Sidecar) -> Engines:
     """Return every engine's state."""
-    return Engines(engines=[_engine(driver.view) for driver in sidecar.drivers.values()])
+    tiers = {engine.name: engine.host_tier for engine in sidecar.settings.engines}
+    return Engines(
+        engines=[_engine(driver.view, tiers.get(name)) for name, driver in sidecar.drivers.items()]
+    )
 
 
 def plan(sidecar: Sidecar, limit: int) -> PlanState:
@@ -100,7 +106,7 @@ def free_blocks(view: EngineView) -> int | None:
     return max(0, view.info.device_blocks - view.tree.resident)
 
 
-def _engine(view: EngineView) -> EngineState:
+def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
     info, tree, loras = view.info, view.tree, view.loras
     return EngineState(
         name=view.name,
@@ -129,6 +135,7 @@ def _engine(view: EngineView) -> EngineState:
             host_places=loras.host_places,
             exact=loras.exact,
         ),
+        host_tier=None if tier is None else _host_tier(tier.segment),
         pressure=None if view.quiet.pressure is None else PressureState.model_validate(view.quiet.pressure),
         shared=view.quiet.shared(monotonic()),
         lost_blocks=view.lost_blocks,
@@ -140,6 +147,14 @@ def _engine(view: EngineView) -> EngineState:
         missing=[MissingCapability.model_validate(missing) for missing in (info.missing if info else ())],
         ledger=LedgerState(**_sums([view.ledger])),
     )
+
+
+def _host_tier(segment: Path) -> HostTierState:
+    try:
+        size = segment.stat().st_size
+    except OSError:
+        size = None
+    return HostTierState(segment=str(segment), bytes=size)
 
 
 def _sums(ledgers: Iterable[Ledger]) -> dict[str, int]:

@@ -100,7 +100,7 @@ def _redis(url: str) -> str:
     return url
 
 
-Directory = Annotated[Path, AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -140,15 +140,21 @@ class RedisSettings(Section):
     """`url` of a Redis or Valkey; without one an embedded Valkey keeps its data in `data_dir`."""
 
     url: Annotated[str, AfterValidator(_redis)] | None = Field(default=None, repr=False)
-    data_dir: Directory = Field(default_factory=lambda: state_dir() / "valkey")
+    data_dir: AbsolutePath = Field(default_factory=lambda: state_dir() / "valkey")
+
+
+class HostTierSettings(Section):
+    """The host tier of one engine's plug-in: `bytes` of shared memory in the file `segment`, which the daemon makes."""
+
+    segment: AbsolutePath
+    bytes: Annotated[ByteSize, Field(ge=1)]
 
 
 class EngineSettings(Section):
     """One engine process. `name` is by default made of kind, host and port.
 
     `lora_slots` and `lora_host_places` count LoRAs, for engines that don't tell. `model_bytes` is what its model takes
-    on the device while it is awake. `tagged` says that all requests of an
-    SGLang carry their agent's `session_id`.
+    on the device while it is awake. `tagged` says that all requests of an SGLang carry their agent's `session_id`.
     """
 
     name: str = ""
@@ -158,6 +164,7 @@ class EngineSettings(Section):
     lora_host_places: Annotated[int, Field(ge=1)] | None = None
     model_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     tagged: bool = False
+    host_tier: HostTierSettings | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -189,8 +196,8 @@ class LoraSettings(Section):
     """`links_dir` holds the stable links that engines load LoRAs from, `staging_dir` copies in host memory,
     at most `staging_bytes` (also written as `2GiB`). Engines must see both under the same paths."""
 
-    links_dir: Directory = Field(default_factory=lambda: state_dir() / "loras")
-    staging_dir: Directory = Path("/dev/shm/scalesim")
+    links_dir: AbsolutePath = Field(default_factory=lambda: state_dir() / "loras")
+    staging_dir: AbsolutePath = Path("/dev/shm/scalesim")
     staging_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(2 * 1024**3)
 
 
@@ -243,6 +250,16 @@ class Settings(BaseSettings):
         twice = [name for name, count in Counter(engine.name for engine in self.engines).items() if count > 1]
         if twice:
             raise ValueError(f"engines: {', '.join(twice)} is named twice: every engine needs its own name")
+        return self
+
+    @model_validator(mode="after")
+    def _segments_differ(self) -> Settings:
+        segments = Counter(engine.host_tier.segment for engine in self.engines if engine.host_tier)
+        for segment, count in segments.items():
+            if count > 1:
+                raise ValueError(
+                    f"engines: {segment} is the host tier of {count}: every engine needs its own"
+                )
         return self
 
 

@@ -6,12 +6,15 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from scalesim_adapters.hostbuf import segment as segments
-from scalesim_adapters.hostbuf.segment import InUse, NoRoom, Segment, SegmentError, held
+from scalesim_adapters.hostbuf.segment import InUse, NoRoom, Segment, SegmentError, held, provide
+from tests.conftest import SMALL
 
 SIZE = 1 << 20
 HOLD = """
@@ -54,22 +57,74 @@ def test_what_was_left_is_found_by_whoever_opens_it(tmp_path: Path) -> None:
     assert path.read_bytes()[:4] == b"kept"
 
 
-def test_only_one_process_holds_a_segment_and_its_death_frees_it(tmp_path: Path) -> None:
-    path = tmp_path / "tier"
-    command = [sys.executable, "-c", HOLD, str(path), str(SIZE)]
+@contextmanager
+def holder(path: Path, size: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Let another process hold a segment, as an engine does."""
+    command = [sys.executable, "-c", HOLD, str(path), str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"holds\n"
+        yield other
+        other.kill()
+
+
+def test_only_one_process_holds_a_segment_and_its_death_frees_it(tmp_path: Path) -> None:
+    path = tmp_path / "tier"
+    with holder(path, SIZE):
         assert held(path)
         with pytest.raises(InUse, match="used by another process"):
             Segment(path, SIZE)
         with pytest.raises(InUse):
             Segment(path, 2 * SIZE).close()
-        other.kill()
     assert not held(path)
     after = Segment(path, SIZE)
     assert after.buffer[:5] == b"alive"
     after.close()
+
+
+def test_what_is_provided_is_whole_and_what_an_engine_holds_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tier"
+    provide(path, SIZE)
+    made = path.stat()
+    assert (stat.S_IMODE(made.st_mode), made.st_size) == (0o600, SIZE)
+    assert made.st_blocks * 512 >= SIZE
+    assert not held(path)
+    with holder(path, SIZE) as engine:
+        provide(path, SIZE)
+        with pytest.raises(InUse):
+            provide(path, 2 * SIZE)
+        assert held(path)
+        engine.kill()
+    provide(path, SIZE)
+    assert path.read_bytes()[:5] == b"alive"
+    path.chmod(0o644)
+    provide(path, SIZE)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes()[:5] == b"alive"
+    provide(path, 2 * SIZE)
+    assert path.read_bytes() == bytes(2 * SIZE)
+
+
+def test_a_file_without_its_blocks_is_filled_before_an_engine_meets_it(tmp_path: Path) -> None:
+    path = tmp_path / "tier"
+    path.touch(0o600)
+    os.truncate(path, SIZE)
+    assert path.stat().st_blocks == 0
+    provide(path, SIZE)
+    assert path.stat().st_blocks * 512 >= SIZE
+
+
+def test_a_small_shared_memory_takes_what_fits_and_refuses_the_rest(small_shm: Path) -> None:
+    provide(small_shm / "fits", SMALL // 2)
+    with pytest.raises(
+        NoRoom, match=rf"needs {SMALL:,} bytes and {small_shm} has {SMALL // 2:,} free: enlarge"
+    ):
+        provide(small_shm / "tier", SMALL)
+    assert (small_shm / "tier").stat().st_blocks == 0
+    provide(small_shm / "tier", SMALL // 4)
+    segment = Segment(small_shm / "tier", SMALL // 4)
+    segment.buffer[:] = b"x" * (SMALL // 4)
+    segment.close()
 
 
 def test_a_full_file_system_is_named_with_its_room_and_leaves_nothing(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from scalesim_daemon.loras import LoraError, LoraLibrary, NoRoom
+from tests.conftest import SMALL
 from tests.daemon.lora_files import BYTES, make_lora, staged_copies, weights
 
 
@@ -62,21 +64,40 @@ def test_the_budget_is_kept(library: LoraLibrary, tmp_path: Path) -> None:
     assert weights(library.path("c"))[:1] == b"c"
 
 
-def test_a_full_staging_directory_is_no_room(
+def test_a_full_staging_directory_is_no_room(tmp_path: Path, small_shm: Path) -> None:
+    library = LoraLibrary(tmp_path / "links", small_shm, 1 << 40)
+    library.recover()
+    links = [library.link(name, make_lora(tmp_path / name, name.encode(), SMALL // 3)) for name in "abc"]
+    library.stage("a")
+    library.stage("b")
+    with pytest.raises(NoRoom, match=f"LoRA c: {small_shm} is full"):
+        library.stage("c")
+    assert [weights(link)[:1] for link in links] == [b"a", b"b", b"c"]
+    assert links[2].resolve() == tmp_path / "c"
+    library.unstage("a")
+    library.stage("c")
+    assert small_shm in links[2].resolve().parents
+    library.close()
+
+
+def test_all_space_of_a_copy_is_taken_before_anything_is_written(
     library: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = library.link("alice", make_lora(tmp_path / "alice", b"a"))
+    original = make_lora(tmp_path / "alice", b"a")
+    (original / "empty").touch()
+    library.link("alice", original)
+    found: list[tuple[int, int]] = []
 
-    def full(source: Path, target: Path) -> None:
-        target.write_bytes(b"")
-        raise OSError(28, "No space left on device")
+    def look(source: BinaryIO, target: BinaryIO, length: int) -> None:
+        folder = Path(target.name).parent
+        sizes = [(path.stat().st_size, path.stat().st_blocks * 512) for path in folder.iterdir()]
+        found.append((sum(size for size, _ in sizes), sum(space for _, space in sizes)))
+        target.write(source.read())
 
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copyfile", full)
-        with pytest.raises(NoRoom, match="is full"):
-            library.stage("alice")
-    assert staged_copies(tmp_path) == []
-    assert link.resolve() == tmp_path / "alice"
+    monkeypatch.setattr(shutil, "copyfileobj", look)
+    library.stage("alice")
+    assert [size for size, _ in found] == [BYTES] * 3
+    assert all(space >= size for size, space in found)
 
 
 def test_the_rest_of_a_failed_copy_is_not_part_of_the_next(library: LoraLibrary, tmp_path: Path) -> None:

@@ -46,7 +46,12 @@ def keys_in(content: Any, prefix: str = "") -> Iterator[str]:
 
 def test_the_example_names_every_key_and_has_the_defaults() -> None:
     text = EXAMPLE.read_text()
-    commented = {"feed.subscribe.endpoint", "feed.subscribe.replay"}
+    commented = {
+        "feed.subscribe.endpoint",
+        "feed.subscribe.replay",
+        "engines.host_tier.segment",
+        "engines.host_tier.bytes",
+    }
     assert set(keys_in(yaml.safe_load(text))) == set(keys_of(Settings)) - commented
     assert all(f"{key.rpartition('.')[2]}: " in text for key in commented)
     example = load_settings(EXAMPLE)
@@ -93,6 +98,23 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
         ({"engines": [{"url": "h:1"}]}, "engines[0].url: 'h:1' is no URL"),
         ({"engines": [{"url": "http://h:1", "name": "a/b"}]}, "engines[0]: name 'a/b'"),
         ({"engines": [{"url": "http://h:1"}] * 2}, "vllm-h-1 is named twice"),
+        (
+            {"engines": [{"url": "http://h:1", "host_tier": {"segment": "/dev/shm/t", "byte": 1}}]},
+            "unknown key engines[0].host_tier.byte: did you mean engines[0].host_tier.bytes?",
+        ),
+        (
+            {"engines": [{"url": "http://h:1", "host_tier": {"segment": "/dev/shm/t", "bytes": 0}}]},
+            "engines[0].host_tier.bytes: Input should be greater than or equal to 1",
+        ),
+        (
+            {
+                "engines": [
+                    {"url": f"http://h:{port}", "host_tier": {"segment": "/dev/shm/t", "bytes": "1GiB"}}
+                    for port in (1, 2)
+                ]
+            },
+            "engines: /dev/shm/t is the host tier of 2: every engine needs its own",
+        ),
         ({"planner": {"quiet_share": "nan"}}, "planner.quiet_share"),
         ({"loras": {"staging_bytes": "-1"}}, "loras.staging_bytes"),
         ({"mode": "sleeping"}, "mode: Input should be 'active', 'paused' or 'observe'"),

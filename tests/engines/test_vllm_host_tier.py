@@ -16,6 +16,7 @@ import pytest
 
 from bench.rig import vllm
 from bench.rig.vllm import VllmServer
+from scalesim_adapters.hostbuf.segment import provide
 from tests.adapters.contract import BLOCK
 from tests.adapters.contract_tools import VOCABULARY
 
@@ -33,7 +34,7 @@ Answers = list[tuple[int, str]]
 
 @contextmanager
 def serving(
-    run: Path, segment: Path, *, model: str = "tiny", size: int = TIER_BYTES, **env: str
+    run: Path, segment: Path, *, model: str = "tiny", size: int | None = TIER_BYTES, **env: str
 ) -> Iterator[VllmServer]:
     """Run a model with a pool for three of the agents' prompts, and a tier in `segment`."""
     if not vllm.installed():
@@ -98,7 +99,8 @@ def said(server: VllmServer) -> list[str]:
 def test_evicted_blocks_come_back_after_a_restart_too_and_never_to_other_weights(
     tmp_path: Path, segment: Path
 ) -> None:
-    with serving(tmp_path / "tiny", segment) as server:
+    provide(segment, TIER_BYTES)  # as the daemon does
+    with serving(tmp_path / "tiny", segment, size=None) as server:
         fresh = ask_all(server)
         assert cached(fresh) == [0] * AGENTS
         again = ask_all(server)

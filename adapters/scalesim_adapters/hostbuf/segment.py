@@ -9,6 +9,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 from pathlib import Path
 
 MODE = 0o600
@@ -53,6 +54,13 @@ class Segment:
         os.close(self._file)
 
 
+def provide(path: Path, size: int) -> None:
+    """See to it that the segment at `path` is there, whole, for a process of this user to open. One that is there with
+    this size stays as it is, whoever holds it. Raises what `Segment` raises."""
+    if not _is_whole(path, size):
+        Segment(path, size).close()
+
+
 def held(path: Path) -> bool:
     """Tell whether a process holds the segment at `path` now."""
     try:
@@ -88,9 +96,21 @@ def _locked(path: Path) -> int:
     return file
 
 
+def _is_whole(path: Path, size: int) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    private = stat.S_IFREG | MODE
+    return (status.st_mode, status.st_uid) == (private, os.geteuid()) and _is_allocated(status, size)
+
+
+def _is_allocated(status: os.stat_result, size: int) -> bool:
+    return status.st_size == size and status.st_blocks * 512 >= size
+
+
 def _allocate(file: int, path: Path, size: int) -> None:
-    status = os.fstat(file)
-    if status.st_size == size and status.st_blocks * 512 >= size:
+    if _is_allocated(os.fstat(file), size):
         return
     os.ftruncate(file, 0)
     space = os.fstatvfs(file)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import torch
 from engine_parts import due_manager, fresh_table, prompt, serve, stock_manager
@@ -14,9 +15,12 @@ from vllm.v1.core.kv_cache_utils import get_block_hash
 from vllm.v1.kv_offload.base import CanonicalKVCaches, CanonicalKVCacheTensor, GPULoadStoreSpec
 from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
 
+from scalesim_adapters.hostbuf.segment import Segment
 from scalesim_adapters.hostbuf.slots import read_keys
+from scalesim_adapters.vllm.plugin.connector import read_tier_options
 from scalesim_adapters.vllm.plugin.evictions import EvictionWatch
 from scalesim_adapters.vllm.plugin.hostcopy import HostMemory, HostWorker
+from scalesim_adapters.vllm.plugin.pages import KINDS, DevicePages
 from scalesim_adapters.vllm.plugin.tier import Move
 
 PAGES = (4096, 512, 24)
@@ -52,8 +56,21 @@ def check_every_eviction_is_noted_with_its_hash() -> None:
 
 
 def check_copies_reach_every_page_and_no_other() -> None:
+    _check_copies("cpu")
+
+
+def check_copies_by_torch_reach_every_page_and_no_other() -> None:
+    with mock.patch.dict(KINDS, cpu=DevicePages):
+        _check_copies("cpu")
+
+
+def cuda_check_copies_reach_every_page_and_no_other() -> None:
+    _check_copies("cuda")
+
+
+def _check_copies(device: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        caches, tensors = _caches()
+        caches, tensors = _caches(device=device)
         memory = HostMemory(Path(folder) / "tier", 1 << 16, caches, IDENTITY, "me")
         before = [tensor.clone() for tensor in tensors]
         worker = HostWorker(memory)
@@ -73,6 +90,7 @@ def check_copies_reach_every_page_and_no_other() -> None:
         assert read_keys(Path(folder) / "tier", "me")[1] == {0: b"two", 3: b"seven"}
         worker.discard()
         assert memory.slots.keys() == {}
+        worker.shutdown()
 
 
 def check_content_is_taken_over_only_for_the_same_pages() -> None:
@@ -90,6 +108,31 @@ def check_content_is_taken_over_only_for_the_same_pages() -> None:
         assert HostMemory(path, 1 << 16, other, IDENTITY, "you").slots.keys() == {}
 
 
+def check_a_cache_on_another_device_is_refused() -> None:
+    caches, _ = _caches(device="meta")
+    try:
+        HostMemory(Path("/nowhere/tier"), 1 << 16, caches, IDENTITY, "me")
+    except ValueError as error:
+        assert "is on meta, neither in host memory nor on one CUDA device" in str(error)
+    else:
+        raise AssertionError("it was accepted")
+
+
+def check_without_bytes_the_segment_is_as_large_as_it_was_made() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tier"
+        options = read_tier_options({"segment": str(path)})
+        try:
+            options.size()
+        except ValueError as error:
+            assert "start the daemon that owns it first" in str(error)
+        else:
+            raise AssertionError("it was accepted")
+        Segment(path, 3 << 16).close()
+        assert options.size() == 3 << 16
+        assert read_tier_options({"segment": str(path), "bytes": 1 << 16}).size() == 1 << 16
+
+
 def check_a_segment_without_room_for_a_block_is_refused() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tier"
@@ -103,10 +146,15 @@ def check_a_segment_without_room_for_a_block_is_refused() -> None:
         HostMemory(path, 1 << 16, caches, IDENTITY, "me").close()
 
 
-def _caches(pages: tuple[int, ...] = PAGES) -> tuple[CanonicalKVCaches, list[torch.Tensor]]:
+def _caches(
+    pages: tuple[int, ...] = PAGES, device: str = "cpu"
+) -> tuple[CanonicalKVCaches, list[torch.Tensor]]:
     """Return a KV cache of several tensors with random content; the last one has gaps between its pages."""
-    tensors = [torch.randint(-128, 127, (BLOCKS, page), dtype=torch.int8) for page in pages[:-1]]
-    tensors.append(torch.randint(-128, 127, (BLOCKS, 3 * pages[-1]), dtype=torch.int8)[:, : pages[-1]])
+
+    def noise(page: int) -> torch.Tensor:
+        return torch.randint(-128, 127, (BLOCKS, page), dtype=torch.int8, device=device)
+
+    tensors = [noise(page) for page in pages[:-1]] + [noise(3 * pages[-1])[:, : pages[-1]]]
     caches = [CanonicalKVCacheTensor(tensor, page) for tensor, page in zip(tensors, pages, strict=True)]
     return CanonicalKVCaches(caches, []), tensors
 
@@ -118,13 +166,15 @@ def _same(tensors: list[torch.Tensor], before: list[torch.Tensor], changed: dict
             assert torch.equal(now[block], then[changed.get(block, block)]), (block, changed)
 
 
-def main() -> None:
-    """Run all checks; the first that fails ends the process with its traceback."""
+def main(kind: str) -> None:
+    """Run all checks whose names start with `kind`; the first that fails ends the process with its traceback."""
+    if kind.startswith("cuda") and not torch.cuda.is_available():
+        sys.exit("skipped: torch finds no CUDA device")
     for name, check in list(globals().items()):
-        if name.startswith("check_"):
+        if name.startswith(kind):
             check()
             print(name, file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -29,10 +29,18 @@ logger = init_logger("vllm.scalesim.tier")
 
 
 class TierOptions(msgspec.Struct, frozen=True):
-    """What `kv_connector_extra_config` says: the segment's file, and its size in bytes."""
+    """What `kv_connector_extra_config` says: the segment's file, and its size in bytes; without that the segment is
+    as large as the daemon has made it."""
 
     segment: str
-    bytes: Annotated[int, msgspec.Meta(gt=0)]
+    bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
+
+    def size(self) -> int:
+        """Return the segment's size in bytes. Raises `ValueError` where nobody has said it."""
+        path = Path(self.segment)
+        if self.bytes is None and not path.is_file():
+            raise ValueError(f"{path} isn't there: start the daemon that owns it first, or say its bytes")
+        return self.bytes or path.stat().st_size
 
 
 def read_tier_options(extra: Any) -> TierOptions:
@@ -81,8 +89,8 @@ class HostTierSpec(OffloadingSpec):
         options = read_tier_options(self.extra_config)
         try:
             identity, holder = self.identity(), self.config.engine_id
-            memory = HostMemory(Path(options.segment), options.bytes, kv_caches, identity, holder)
-        except (OSError, ValueError) as error:
+            memory = HostMemory(Path(options.segment), options.size(), kv_caches, identity, holder)
+        except (OSError, ValueError, RuntimeError) as error:  # torch's are RuntimeErrors
             logger.error("no host tier, the engine goes on without it: %s", error)
             return NoWorker()
         kept = f"{len(memory.slots.keys())} kept" if memory.slots.kept else "none kept"

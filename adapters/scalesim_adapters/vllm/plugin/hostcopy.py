@@ -1,8 +1,7 @@
-"""Copies between vLLM's KV cache and a segment, in the worker's process. For a cache in host memory (the CPU build)."""
+"""The worker's end of the host tier: a segment whose slots hold blocks of vLLM's KV cache, and who copies them."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
 
 from scalesim_adapters.hostbuf.segment import Segment
 from scalesim_adapters.hostbuf.slots import Slots
+from scalesim_adapters.vllm.plugin.pages import KINDS
 from scalesim_adapters.vllm.plugin.tier import Move
 
 
@@ -30,15 +30,17 @@ class HostMemory:
     ) -> None:
         """Open or create it for the engine `holder`.
 
-        Raises what `Segment` raises, and `ValueError` where the cache isn't in host memory or not one block fits.
+        Raises what `Segment` raises, and `ValueError` where the cache is neither in host memory nor on one CUDA device,
+        or not one block fits.
         """
-        devices = {str(cache.tensor.device) for cache in caches.tensors}
-        if devices != {"cpu"}:
-            raise ValueError(f"the KV cache is on {', '.join(sorted(devices))}, not in host memory")
+        devices = {cache.tensor.device for cache in caches.tensors}
+        kind = KINDS.get(next(iter(devices)).type) if len(devices) == 1 else None
+        if kind is None:
+            where = ", ".join(sorted(map(str, devices)))
+            raise ValueError(f"the KV cache is on {where}, neither in host memory nor on one CUDA device")
         pages = [cache.page_size_bytes for cache in caches.tensors]
         self.block_bytes = sum(pages)
         self._segment = Segment(path, size)
-        self._tensors = [cache.tensor for cache in caches.tensors]
         try:
             shape = {"pages": hashlib.sha256(repr(pages).encode()).hexdigest()}
             self.slots = Slots(self._segment.buffer, self.block_bytes, {**identity, **shape}, holder)
@@ -47,34 +49,12 @@ class HostMemory:
         except ValueError:
             self._segment.close()
             raise
-        host = ctypes.addressof(ctypes.c_char.from_buffer(self._segment.buffer)) + self.slots.data_offset
-        self._bounce = ctypes.create_string_buffer(max(pages))
-        self._pages: list[tuple[int, int, int, int]] = []
-        for tensor, page in zip(self._tensors, pages, strict=True):
-            self._pages.append((tensor.data_ptr(), tensor.stride(0) * tensor.element_size(), host, page))
-            host += page
+        self.pages = kind(caches.tensors, self._segment.buffer, self.slots)
 
     def close(self) -> None:
         """Let go of the segment; its content stays."""
+        self.pages.close()
         self._segment.close()
-
-    def save(self, block: int, slot: int) -> None:
-        """Copy a block's pages to a slot."""
-        for device, stride, host, page in self._pages:
-            ctypes.memmove(host + slot * self.slots.stride, device + block * stride, page)
-
-    def load(self, slot: int, block: int) -> None:
-        """Copy a slot's pages to a block."""
-        for device, stride, host, page in self._pages:
-            ctypes.memmove(device + block * stride, host + slot * self.slots.stride, page)
-
-    def exchange(self, block: int, slot: int) -> None:
-        """Let a block and a slot change their pages."""
-        for device, stride, host, page in self._pages:
-            here, there = device + block * stride, host + slot * self.slots.stride
-            ctypes.memmove(self._bounce, there, page)
-            ctypes.memmove(there, here, page)
-            ctypes.memmove(here, self._bounce, page)
 
 
 class HostWorker(OffloadingWorker):
@@ -88,15 +68,14 @@ class HostWorker(OffloadingWorker):
     def move(self, moves: Sequence[Move]) -> tuple[int, float]:
         """Do a step's moves; return the bytes written to the host and the seconds taken."""
         started = time.perf_counter()
-        slots = self.memory.slots
-        self._exchanged.clear()
+        slots, pages = self.memory.slots, self.memory.pages
+        self._exchanged = {move.slot for move in moves if move.exchange}
         for move in moves:
             slots.withdraw(move.slot)
-            if move.exchange:
-                self.memory.exchange(move.block, move.slot)
-                self._exchanged.add(move.slot)
-            else:
-                self.memory.save(move.block, move.slot)
+            (pages.exchange if move.exchange else pages.save)(move.block, move.slot)
+        if moves:
+            pages.finish()
+        for move in moves:
             slots.publish(move.slot, move.key)
         return len(moves) * self.memory.block_bytes, time.perf_counter() - started
 
@@ -111,7 +90,8 @@ class HostWorker(OffloadingWorker):
         pairs = list(zip(src_spec.block_ids.tolist(), dst_spec.block_ids.tolist(), strict=True))
         for slot, block in pairs:
             if slot not in self._exchanged:
-                self.memory.load(slot, block)
+                self.memory.pages.load(slot, block)
+        self.memory.pages.finish()
         self._finish(job_id, len(pairs), started)
         return True
 
@@ -122,7 +102,8 @@ class HostWorker(OffloadingWorker):
         pairs = list(zip(src_spec.block_ids.tolist(), dst_spec.block_ids.tolist(), strict=True))
         for block, slot in pairs:
             self.memory.slots.withdraw(slot)
-            self.memory.save(block, slot)
+            self.memory.pages.save(block, slot)
+        self.memory.pages.finish()
         self._finish(job_id, len(pairs), started)
         return True
 

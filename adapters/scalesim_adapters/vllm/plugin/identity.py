@@ -10,8 +10,7 @@ from typing import Any
 
 import vllm
 
-SAMPLES = 64
-SAMPLE_BYTES = 4096
+from scalesim_adapters.weightfiles import weights_digest
 
 
 def kv_identity(config: Any) -> dict[str, str]:
@@ -28,30 +27,6 @@ def kv_identity(config: Any) -> dict[str, str]:
         "hashes": f"{cache.prefix_caching_hash_algo} {_hash_seed(cache.prefix_caching_hash_algo)}",
         "engine": f"vllm {vllm.__version__}",
     }
-
-
-def weights_digest(folder: Path) -> str:
-    """Return a digest of a model's files: config.json, and of every weight file its name, size, time of change, and 64
-    evenly spread samples of 4 KiB.
-
-    A model that has no files there (its name is that of a hub) has a new digest every time: nothing outlives the
-    engine.
-    """
-    weights = sorted(
-        path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin", ".pt", ".gguf")
-    )
-    if not weights:
-        return uuid.uuid4().hex
-    config = folder / "config.json"
-    found = hashlib.sha256(config.read_bytes() if config.is_file() else b"")
-    for path in weights:
-        status = path.stat()
-        found.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-        with path.open("rb") as file:
-            for number in range(SAMPLES):
-                file.seek(status.st_size * number // SAMPLES)
-                found.update(file.read(SAMPLE_BYTES))
-    return found.hexdigest()
 
 
 def _hash_seed(algorithm: str) -> str:

@@ -1,0 +1,31 @@
+"""The host tiers' segments: made by the daemon before an engine needs them. Nothing here removes one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from scalesim_adapters.hostbuf.segment import InUse, provide
+from scalesim_daemon.settings import ConfigError, EngineSettings
+
+log = structlog.get_logger(__name__)
+
+
+def provide_segments(engines: Iterable[EngineSettings]) -> None:
+    """Make the segments that aren't there, fully allocated. One that an engine holds is left alone, and so is the
+    content of one that has its size. Raises `ConfigError` where one can't be had, with the remedy."""
+    for engine in engines:
+        tier = engine.host_tier
+        if tier is None:
+            continue
+        try:
+            provide(tier.segment, tier.bytes)
+        except InUse:
+            log.warning(
+                "host tier in use with another size: it stays so until engine and daemon are restarted",
+                engine=engine.name,
+                segment=str(tier.segment),
+            )
+        except OSError as error:
+            raise ConfigError(f"engines: {engine.name}: host_tier: {error.strerror or error}") from error
