@@ -42,6 +42,8 @@ class Acts:
     async def perform(self, step: Step) -> int:
         """Carry out a step; return how many tokens the engine computed for it."""
         match step.kind:
+            case MemoryKind.PREFIX_KV if step.action is Action.DEMOTE:
+                await self._demote(step.key)
             case MemoryKind.PREFIX_KV:
                 return await self._load_prefix(step)
             case MemoryKind.LORA:
@@ -82,6 +84,7 @@ class Acts:
             memory.cache_salt if memory else None,
         )
         self._view.requests_started += 1
+        self._view.demoted.discard(step.key)
         tree.started(step.key)
         if memory is not None and memory.lora_name is not None:
             self._view.loras.used(memory.lora_name)
@@ -95,6 +98,13 @@ class Acts:
         if computed or step.action is Action.LOAD:
             self._view.ledger.loaded(step.key, computed)
         return computed
+
+    async def _demote(self, agent: str) -> None:
+        item = PrefixItem(agent, self.model(None), ())
+        await self._adapter.evict(item, Tier.HOST, deadline=DEADLINE_SECONDS)
+        self._view.demoted.add(agent)
+        if self._view.tree is not None:
+            self._view.tree.demoted(agent)
 
     async def _move_lora(self, step: Step) -> None:
         name = step.key

@@ -169,6 +169,11 @@ class BlockTree:
         self._order.append(on_path.values())
         return PARTLY_FILLED + sum(agent not in node.users for node in on_path)
 
+    def demoted(self, agent: str) -> None:
+        """The engine gives up what is the agent's alone before anything else, until the agent's next request."""
+        alone = (node for node in self._prefixes.get(agent, ()) if len(node.users) == 1)
+        self._order.prepend([block for node in alone for block in node.copies])
+
     # What one asks
 
     @property

@@ -33,7 +33,7 @@ RETRY_SECONDS = 0.5
 PRESSURE_SECONDS = 0.25
 # While work of ours is in an engine that others use unannounced: they may be waiting for it. To look costs the engine's
 # server some milliseconds.
-WORKING_PRESSURE_SECONDS = 0.05
+WORKING_PRESSURE_SECONDS = 0.02
 # How long an agent that was woken may take to call.
 URGENT_SECONDS = 0.5
 FRESH_PRESSURE_SECONDS = 0.02
@@ -66,9 +66,9 @@ class _Failure:
 class Driver:
     """One engine's adapter, view and work in flight.
 
-    Work runs on tracks, one step at a time on each: `engine` for speculative requests, `names` for registering LoRAs,
-    `files` for staging, and `model`, beside which nothing runs. `wake` is called whenever something ends or becomes
-    known.
+    Work runs on tracks, one step at a time on each: `engine` for speculative requests, `sessions` for demotions,
+    `names` for registering LoRAs, `files` for staging, and `model`, beside which nothing runs. `wake` is called
+    whenever something ends or becomes known.
     """
 
     def __init__(
@@ -224,11 +224,13 @@ class Driver:
         names = [step for step in loras if step.action is Action.REGISTER]
         files = [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)]
         requests = [step for step in loras if step not in names and step not in files]
-        requests += [step for step in blocks if self._takes_no_slot(step)]
+        demotions = [step for step in blocks if step.action is Action.DEMOTE]
+        requests += [step for step in blocks if step not in demotions and self._takes_no_slot(step)]
         if monotonic() < self._urgent_until:
             requests = [step for step in requests if step.seconds <= 0]
         self._start_first("names", names)
         self._start_first("files", files)
+        self._start_first("sessions", demotions)
         if self.view.quiet.may_start(announced, self._chunk_seconds, monotonic()):
             self._start_first("engine", requests)
 

@@ -111,6 +111,19 @@ class EvictionOrder:
         if release.parts:
             self._releases[release] = None
 
+    def prepend(self, blocks: Iterable[Block]) -> None:
+        """These blocks are to be evicted before all others, but for those that a request holds."""
+        first = next(iter(self._releases), None)
+        release = Release(first.serial - 1 if first is not None else self._serial)
+        for block in blocks:
+            if block.release is not None:
+                self._take_out(block)
+                release.add(block)
+                self.rank(block.node)
+        if release.parts:
+            self._releases[release] = None
+            self._releases.move_to_end(release, last=False)
+
     def hold(self, block: Block) -> None:
         """A request uses the block: it can't be evicted."""
         self._take_out(block)

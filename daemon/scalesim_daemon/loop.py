@@ -20,6 +20,7 @@ from scalesim_daemon.gate import Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.plan import Step
 from scalesim_daemon.plan_blocks import plan_blocks
+from scalesim_daemon.plan_demotions import plan_demotions
 from scalesim_daemon.plan_loras import plan_loras
 from scalesim_daemon.plan_models import plan_models
 from scalesim_daemon.population import Changes, Memory, Population
@@ -227,7 +228,8 @@ class Sidecar:
             cache = block_cache(driver.view, ranking, partial(self._at_home, name), chunk)
             links, free = self.library.inventory()
             loras = lora_cache(driver.view, self.population, ranking, links, free)
-            plans[name] = EnginePlan(plan_blocks(cache) if cache is not None else (), plan_loras(loras))
+            blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
+            plans[name] = EnginePlan(blocks, plan_loras(loras))
         return plans
 
     def _plan_models(self, ranking: Ranking) -> Sequence[Step]:

@@ -9,12 +9,13 @@ from scalesim_adapters.base import MemoryKind
 
 
 class Action(StrEnum):
-    """What one step does: `LOAD` brings memory nearer, `TOUCH` refreshes what is there, `REGISTER` makes a
-    LoRA's name known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of host memory,
-    `SLEEP` and `WAKE` move a whole model out of the device and back."""
+    """What one step does: `LOAD` brings memory nearer, `TOUCH` refreshes what is there, `DEMOTE` makes it the first to
+    leave, `REGISTER` makes a LoRA's name known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of
+    host memory, `SLEEP` and `WAKE` move a whole model out of the device and back."""
 
     LOAD = "load"
     TOUCH = "touch"
+    DEMOTE = "demote"
     REGISTER = "register"
     STAGE = "stage"
     UNSTAGE = "unstage"
@@ -66,6 +67,8 @@ class BlockCache:
     `free` blocks are taken before any lot, then lots in the given order; blocks that a request uses are in
     neither. Each request of ours takes `overhead` further blocks, which are free when it has ended. `reserve`
     blocks will be taken by the next invocations, beyond their prefixes. A step loads `chunk` blocks at most.
+    `capacity` is what requests can use in all. `demoted` agents are the first to lose blocks; None where the engine
+    can't be told who that should be.
     """
 
     free: int
@@ -74,6 +77,8 @@ class BlockCache:
     chunk: int
     reserve: int = 0
     overhead: int = 1
+    capacity: int = 0
+    demoted: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

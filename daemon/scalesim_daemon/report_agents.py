@@ -21,6 +21,7 @@ from scalesim_daemon.api_models import (
 from scalesim_daemon.board import Due
 from scalesim_daemon.driver import Driver, Record
 from scalesim_daemon.loop import Sidecar, items_of
+from scalesim_daemon.plan import Action
 from scalesim_daemon.population import Memory
 
 SHOWN_DECISIONS = 20
@@ -149,7 +150,8 @@ def _lora_place(sidecar: Sidecar, engine: str, driver: Driver, lora: str) -> Pla
 
 
 def _residency(driver: Driver, kind: MemoryKind, key: str, there: bool, known: bool) -> Residency:
-    if any(step.kind is kind and step.key == key for step in driver.in_flight):
+    moved = [step for step in driver.in_flight if step.kind is kind and step.key == key]
+    if any(step.action is not Action.DEMOTE for step in moved):
         return Residency.LOADING
     if not (known and driver.view.reachable):
         return Residency.UNKNOWN

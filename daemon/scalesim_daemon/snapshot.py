@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from scalesim_adapters.base import Capability, MemoryKind
+from scalesim_adapters.base import Capability, EngineInfo, MemoryKind
 from scalesim_daemon.eviction import Group
 from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, ModelCache, ModelState, Wish
 from scalesim_daemon.population import Population
@@ -59,6 +59,8 @@ def block_cache(
         wishes=tuple(wishes),
         chunk=max(1, chunk_tokens // tree.block_size),
         reserve=_reserve(wishes, view.blocks_per_invocation),
+        capacity=info.device_blocks,
+        demoted=frozenset(view.demoted) if _can_demote(info) else None,
     )
 
 
@@ -85,6 +87,12 @@ def model_cache(
             awake, held = not (steered and view.asleep), view.serving or not steered
             models.append(ModelState(name, view.model_bytes, awake, nearest[name], held))
     return ModelCache(tuple(models), budget)
+
+
+def _can_demote(info: EngineInfo) -> bool:
+    """Whether the engine can be told who is to lose blocks first, and doesn't rank by dues itself."""
+    capabilities = info.capabilities.get(MemoryKind.PREFIX_KV, Capability.NONE)
+    return Capability.DEMOTE in capabilities and Capability.HINT not in capabilities
 
 
 def _can_sleep(view: EngineView) -> bool:

@@ -79,6 +79,7 @@ class EngineView:
         self.lost_blocks = 0
         self.requests_started = 0
         self.served: dict[str, float] = {}
+        self.demoted: set[str] = set()
         self._serving: Counter[str] = Counter()
         self.blocks_per_invocation = 4.0
         self._stored_since_loss = 0
@@ -102,6 +103,7 @@ class EngineView:
         if restarted:
             self.restarts += 1
             self.loras.cleared()
+            self.demoted.clear()
             self.quiet.restarted()
         return fresh
 
@@ -136,6 +138,7 @@ class EngineView:
                 self.tree.stored(event)
                 if event.agent is not None:
                     self.served[event.agent] = monotonic()
+                    self.demoted.discard(event.agent)
                 self._relearn(len(event.hashes))
             case Removed():
                 self.lost_blocks += self.tree.removed(event)
@@ -168,6 +171,7 @@ class EngineView:
     def forget(self, agent: str) -> None:
         """The agent is gone, or has let go of its memory."""
         self.served.pop(agent, None)
+        self.demoted.discard(agent)
         self.ledger.invoked(agent, 0)
         if self.tree is not None:
             self.tree.forget(agent)
@@ -176,6 +180,7 @@ class EngineView:
         """An announced request of the agent is on its way."""
         self.requests_started += 1
         self._serving[agent.key] += 1
+        self.demoted.discard(agent.key)
         if self.tree is not None:
             self.ledger.invoked(agent.key, self.tree.resident_blocks(agent.key) * self.tree.block_size)
             self.tree.started(agent.key)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scalesim_adapters.base import Removed, Tier
 from scalesim_daemon.blocks import Namespace
 from tests.daemon.block_bench import LORA, PLAIN, SALTED, Bench
 from tests.daemon.reference_pool import Pool, Request
@@ -150,3 +151,21 @@ def test_two_requests_of_one_agent_at_once_are_counted() -> None:
     assert bench.order() == []
     bench.finish(running[1])
     assert bench.order() == [frozenset()] * 2 + [frozenset("a")] * 2
+
+
+def test_what_was_demoted_goes_first_until_its_agent_calls_and_what_is_shared_stays() -> None:
+    bench = Bench(Pool(20))
+    for agent, prefix in {"a": [1, 2, 3, 4], "b": [1, 2, 5, 6], "c": [7, 8]}.items():
+        bench.tree.declare(agent, PLAIN, prefix)
+        bench.serve(agent, [*prefix, 9])
+    shared, a, b, c = (frozenset(users) for users in ("ab", "a", "b", "c"))
+    assert bench.order() == [a, b, shared, c]
+    bench.tree.demoted("c")
+    bench.tree.demoted("b")
+    assert bench.order() == [b, c, a, shared]
+    bench.serve("c", [7, 8, 9])
+    assert bench.order() == [b, a, shared, c]
+    bench.tree.demoted("nobody")
+    b_alone = bench.pool.hashes[PLAIN, (1, 2, 5, 6)]
+    bench.tree.removed(Removed((b_alone,), Tier.DEVICE))
+    assert (bench.tree.unpredicted, bench.order()) == (0, [a, shared, c])

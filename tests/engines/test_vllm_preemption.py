@@ -1,5 +1,5 @@
 """How soon a real vLLM is free of speculative work once somebody needs it: a daemon prefetches long prefixes, many
-steps each, and is told of something urgent in the midst of it."""
+steps each, and is told of something urgent, or sees somebody wait, in the midst of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -17,7 +18,8 @@ import pytest
 from bench.rig import vllm
 from bench.rig.vllm import VllmServer
 from scalesim_client import Publisher
-from scalesim_client.events import AgentReleased, AgentWoken, InvocationFinished, InvocationStarted
+from scalesim_client.events import AgentReleased, AgentWoken, Event, InvocationFinished, InvocationStarted
+from scalesim_daemon.driver import Driver
 from tests.adapters.contract import BLOCK
 from tests.daemon.live import daemon, until
 from tests.engines.small_village import tokens
@@ -27,19 +29,21 @@ pytestmark = pytest.mark.engine
 
 STEP_TOKENS = 288
 PREFIX = 40 * BLOCK
-SAMPLES = 20
+SAMPLES = 12
+ROUNDS = 3
 GRACE = 0.05
 WITHIN = 30.0
-Urge = Callable[[], None]
+Measure = Callable[[], Awaitable[float]]
 
 
 class Scene:
     """A daemon's simulation beside the engine. It answers between two steps; what is timed begins when a step has just
     begun, in the midst of the prefetch of an agent's prefix: the later in a prefix, the longer a step takes."""
 
-    def __init__(self, publisher: Publisher, engine: httpx.AsyncClient) -> None:
+    def __init__(self, publisher: Publisher, engine: httpx.AsyncClient, driver: Driver) -> None:
         self.publisher = publisher
         self.engine = engine
+        self._driver = driver
         self._rng = random.Random("preemption")
         self._numbers = itertools.count()
 
@@ -51,13 +55,40 @@ class Scene:
             if await requests(self.engine) == 1:
                 return time.monotonic() - started
 
-    async def free_after(self, urge: Urge) -> float:
-        """Return the seconds from an urge until no request is in the engine."""
+    async def free_for_the_woken(self) -> float:
+        """Return the seconds from the waking of an agent until no request is in the engine."""
+        return await self._free_after(AgentWoken(agent="near"))
+
+    async def free_for_a_call(self) -> float:
+        """Return the seconds from the start of an invocation until no request is in the engine."""
+        seconds = await self._free_after(InvocationStarted(agent="near", request="r"))
+        self.publisher.send(InvocationFinished(agent="near", request="r"))
+        return seconds
+
+    async def _free_after(self, urge: Event) -> float:
         await self._prefetching()
         started = time.monotonic()
-        urge()
+        self.publisher.send(urge)
         await self._holds(lambda count: count == 0)
         return time.monotonic() - started
+
+    async def free_for_others(self) -> float:
+        """Return the seconds from an unannounced request, which has to wait for the step's budget, until it is alone in
+        the engine."""
+        await self._prefetching()
+        started = time.monotonic()
+        asking = asyncio.create_task(self._ask())
+        await self._holds(lambda count: count == 1 and not self._driver.in_flight)
+        seconds = time.monotonic() - started
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        return seconds
+
+    async def _ask(self) -> None:
+        """Ask for a long answer on behalf of nobody that a simulation knows."""
+        prompt = tokens(f"others-{next(self._numbers)}", BLOCK)
+        body = {"model": "base", "prompt": prompt, "max_tokens": 512, "ignore_eos": True}
+        (await self.engine.post("/v1/completions", json=body)).raise_for_status()
 
     async def _prefetching(self) -> None:
         """Give an agent a prefix to prefetch, and look on for a step or two."""
@@ -80,13 +111,27 @@ class Scene:
 
 def p95(seconds: list[float]) -> float:
     """Return the 95th percentile."""
-    return quantiles(seconds, n=20)[-1]
+    return quantiles(seconds, n=20, method="inclusive")[-1]
 
 
 def figures(seconds: list[float]) -> str:
     """Return the figures in words."""
     worst = max(seconds) * 1000
     return f"median {median(seconds) * 1000:.0f} ms, p95 {p95(seconds) * 1000:.0f} ms, worst {worst:.0f} ms"
+
+
+async def check(play: Scene, what: str, free: Measure) -> None:
+    """Measure in turn how long a step takes and after how long the engine is free. What else the machine does only adds
+    to that: a round that it has disturbed is played again."""
+    for _ in range(ROUNDS):
+        steps, waits = [], []
+        for _ in range(SAMPLES):
+            steps.append(await play.one_step())
+            waits.append(await free())
+        print(f"{what}: free of speculative work after {figures(waits)}; a step takes {figures(steps)}")
+        if p95(waits) <= p95(steps) + GRACE:
+            return
+    raise AssertionError(f"{what}: never within a step and {GRACE:g} s")
 
 
 def test_the_engine_is_free_within_a_step(tmp_path: Path) -> None:
@@ -108,35 +153,16 @@ def test_the_engine_is_free_within_a_step(tmp_path: Path) -> None:
             with Publisher("rush", address=sidecar.feed_address) as publisher:
                 publisher.step(0)
                 await until(found)
-                play = Scene(publisher, engine)
-                steps = [await play.one_step() for _ in range(SAMPLES)]
-                free = {"an agent was woken": await woken(play), "an invocation started": await started(play)}
-            print(f"one step with speculative work: {figures(steps)}")
-            for what, seconds in free.items():
-                print(f"{what}: free of speculative work after {figures(seconds)}; {len(seconds)} times")
-                assert p95(seconds) <= p95(steps) + GRACE
-            reasons = [record.result for record in sidecar.decisions if record.result.startswith("cancelled")]
-            assert {f"cancelled: {what}" for what in free} <= set(reasons)
-            # A prefetch may end by itself in the very step in which it is urged.
-            assert len(reasons) >= 0.8 * 2 * SAMPLES
+                (driver,) = sidecar.drivers.values()
+                play = Scene(publisher, engine, driver)
+                await check(play, "an agent was woken", play.free_for_the_woken)
+                await check(play, "an invocation started", play.free_for_a_call)
+                await play.free_for_others()  # From now on the daemon knows of others, and watches closely.
+                await check(play, "requests wait", play.free_for_others)
+            reasons = Counter(record.result for record in sidecar.decisions)
+            for what in ("an agent was woken", "an invocation started", "requests wait"):
+                # A prefetch may end by itself in the very step in which it is urged.
+                assert reasons[f"cancelled: {what}"] >= 0.8 * SAMPLES
 
     with VllmServer(vllm.MODELS / "mid", flags, run=tmp_path, env={"VLLM_PLUGINS": "scalesim"}) as server:
         asyncio.run(scene(server))
-
-
-async def woken(play: Scene) -> list[float]:
-    def urge() -> None:
-        play.publisher.send(AgentWoken(agent="near"))
-
-    return [await play.free_after(urge) for _ in range(SAMPLES)]
-
-
-async def started(play: Scene) -> list[float]:
-    def urge() -> None:
-        play.publisher.send(InvocationStarted(agent="near", request="r"))
-
-    seconds = []
-    for _ in range(SAMPLES):
-        seconds.append(await play.free_after(urge))
-        play.publisher.send(InvocationFinished(agent="near", request="r"))
-    return seconds
