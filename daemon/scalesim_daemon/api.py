@@ -15,11 +15,12 @@ from prometheus_client.exposition import choose_encoder
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from scalesim_client.events import MAX_ID_BYTES
-from scalesim_daemon import report_agents, report_engines
+from scalesim_daemon import report_agents, report_engines, report_estimators
 from scalesim_daemon.api_models import (
     AgentDetail,
     AgentsPage,
     Engines,
+    Estimators,
     Health,
     PlanState,
     Problem,
@@ -171,6 +172,11 @@ def _add_reports(api: FastAPI, sidecar: Sidecar) -> None:
     async def plan(limit: Limit = 100) -> PlanState:
         """What is to be done on each engine, with the reason of each step, and what is being done."""
         return report_engines.plan(sidecar, limit)
+
+    @api.get("/v1/estimators", tags=["reports"])
+    async def estimators() -> Estimators:
+        """How good each stream's estimators were, and which of them have a say."""
+        return report_estimators.estimators(sidecar.population)
 
     @api.get("/v1/report", tags=["reports"])
     async def report() -> Report:

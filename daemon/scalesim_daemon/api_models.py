@@ -306,3 +306,42 @@ class Sources(Answer):
     sources: list[SourceState]
     counts: dict[str, int]
     unknown_types: dict[str, int]
+
+
+class Accuracy(Answer):
+    """How good an estimator was over the last 256 invocations that concern it, null where there is nothing to go by.
+
+    Of the `pairs` of invocations that it decided, `order_accuracy` were ordered right; without it
+    `accuracy_without`, and by recency `recency_accuracy` would have been (all in 0..1). The blend decides all pairs.
+    Of the last `invocations` it foresaw the share `coverage`, on average `lead_error` clock units early or late.
+    `hit_rate` of them came in time: within a step, or a tenth of the time since the agent's last invocation. Its
+    `confidence` is calibrated where it equals that; `brier` is the Brier score, 0 (best) to 1.
+    """
+
+    pairs: int
+    order_accuracy: float | None
+    accuracy_without: float | None
+    recency_accuracy: float | None
+    invocations: int
+    coverage: float | None
+    lead_error: Finite
+    hit_rate: float | None
+    confidence: float | None
+    brier: float | None
+
+
+class EstimatorState(Answer):
+    """One estimator of one stream, or their blend: whether it has a say, and how good it was."""
+
+    source: str
+    simulation: str
+    clock: ClockKind
+    estimator: str
+    admitted: bool
+    accuracy: Accuracy
+
+
+class Estimators(Answer):
+    """All estimators of all streams."""
+
+    estimators: list[EstimatorState]

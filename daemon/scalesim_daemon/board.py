@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, KeysView
-from dataclasses import dataclass, replace
+from collections.abc import KeysView
+from dataclasses import dataclass
 
 from scalesim_daemon.clock import StreamClock
 from scalesim_estimators import Estimate
 
-OVERDUE_STEPS = 1.0
 OVERDUE = "overdue"
+
+
+def overdue_after(clock: StreamClock) -> float:
+    """Return how many clock units after its due an invocation is overdue: one step."""
+    return clock.step
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An estimate with the clock that it is in. `later(earliest)` asks for the estimate that comes at or
-    after a clock value, for when this one has passed without an invocation."""
+    """An estimate with the clock that it is in."""
 
     estimate: Estimate
     clock: StreamClock
-    later: Callable[[float], Estimate | None]
-
-    @classmethod
-    def of(cls, estimate: Estimate, clock: StreamClock, later: Callable[[float], Estimate | None]) -> Due:
-        """Return the due on its clock: one of steps shows whole numbers, and what falls between two comes at the
-        later one."""
-        if clock.kind == "step" and math.isfinite(estimate.due):
-            estimate = replace(estimate, due=float(math.ceil(estimate.due)))
-        return cls(estimate, clock, later)
 
     @property
     def overdue(self) -> bool:
         """Whether the invocation should have come more than a step ago: then the agent counts as far."""
-        return self.estimate.due < self._earliest
-
-    @property
-    def _earliest(self) -> float:
-        return self.clock.now - OVERDUE_STEPS * self.clock.step
-
-    def current(self) -> Due:
-        """Return this due, or where it is overdue the one that comes after it, if any."""
-        if not self.overdue:
-            return self
-        later = self.later(self._earliest)
-        return self if later is None else Due.of(later, self.clock, self.later)
+        return self.estimate.due < self.clock.now - overdue_after(self.clock)
 
     @property
     def distance(self) -> float:
@@ -68,16 +51,18 @@ class DueBoard:
     def __init__(self) -> None:
         self._dues: dict[str, dict[str, Due]] = {}
 
-    def put(self, agent: str, source: str, due: Due | None) -> None:
-        """Set what `source` estimates for the agent, None for nothing."""
+    def put(self, agent: str, source: str, due: Due | None) -> bool:
+        """Set what `source` estimates for the agent, None for nothing; return whether it was anything else before."""
+        dues = self._dues.get(agent, {})
+        if dues.get(source) == due:
+            return False
         if due is not None:
-            self._dues.setdefault(agent, {})[source] = due
-            return
-        dues = self._dues.get(agent)
-        if dues is not None:
-            dues.pop(source, None)
-            if not dues:
-                del self._dues[agent]
+            self._dues.setdefault(agent, dues)[source] = due
+            return True
+        del dues[source]
+        if not dues:
+            del self._dues[agent]
+        return True
 
     def get(self, agent: str) -> Due | None:
         """Return the agent's nearest due, None where no invocation is foreseen."""
@@ -89,8 +74,7 @@ class DueBoard:
         dues = self._dues.get(agent)
         if not dues:
             return None
-        current = ((source, due.current()) for source, due in dues.items())
-        return min(current, key=lambda pair: pair[1].seconds)
+        return min(dues.items(), key=lambda pair: pair[1].seconds)
 
     def streams(self, agent: str) -> int:
         """Return how many sources have a due for the agent."""

@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from scalesim_adapters.dues import TOPIC, DueMessage
-from scalesim_daemon.board import OVERDUE_STEPS
+from scalesim_daemon.board import overdue_after
 from scalesim_daemon.population import Changes, Population
 from scalesim_daemon.settings import ConfigError
 
@@ -105,7 +105,7 @@ class DueLedger:
         clocks = self._population.clocks()
         for name in ticked:
             clock, passing = clocks[name][1], self._passing.get(name, [])
-            while passing and passing[0][0] < clock.now - OVERDUE_STEPS * clock.step:
+            while passing and passing[0][0] < clock.now - overdue_after(clock):
                 overdue.add(heapq.heappop(passing)[1])
         return overdue
 

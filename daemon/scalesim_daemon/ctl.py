@@ -22,6 +22,7 @@ from scalesim_daemon.api_models import (
     AgentsPage,
     Answer,
     Engines,
+    Estimators,
     Health,
     Problem,
     Ready,
@@ -90,6 +91,14 @@ def explain(
     with _client(url) as client:
         detail = _ask(client, f"/v1/agents/{path}", AgentDetail)
     _show(detail.model_dump(mode="json"), ctl_views.explanation(detail), as_json)
+
+
+@app.command()
+def estimators(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """How good each estimator was at foretelling the calls, and whether it has a say."""
+    with _client(url) as client:
+        known = _ask(client, "/v1/estimators", Estimators)
+    _show(known.model_dump(mode="json"), ctl_views.estimators(known), as_json)
 
 
 @app.command()

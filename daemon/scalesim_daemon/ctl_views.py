@@ -17,6 +17,8 @@ from scalesim_daemon.api_models import (
     Decision,
     Engines,
     EngineState,
+    Estimators,
+    EstimatorState,
     Health,
     Place,
     Ready,
@@ -68,6 +70,33 @@ def agents(page: AgentsPage) -> RenderableType:
             [_agent_row(agent) for agent in page.agents],
         ),
         _line(f"{len(page.agents)} of {page.total} agents"),
+    )
+
+
+def estimators(known: Estimators) -> RenderableType:
+    """Each stream's estimators, and how good they were."""
+    return Group(
+        _table(
+            (
+                "source",
+                "estimator",
+                "has a say",
+                "pairs",
+                "in order",
+                "without it",
+                "by recency",
+                "foreseen",
+                "off by",
+                "in time",
+                "confidence",
+                "Brier",
+            ),
+            [_estimator_row(estimator) for estimator in known.estimators],
+        ),
+        _line(
+            "in order: of the pairs of calls that it decides, those that are right with it, without it, by recency"
+        ),
+        _line("in time: of the calls that it foresaw; its confidence should be the same"),
     )
 
 
@@ -152,6 +181,24 @@ def _source_row(source: SourceState) -> tuple[str, ...]:
         _clock(clock),
         UNKNOWN if clock is None or clock.pace is None else f"{clock.pace:.3g}",
         "stale" if source.stale else "complete",
+    )
+
+
+def _estimator_row(estimator: EstimatorState) -> tuple[str, ...]:
+    accuracy = estimator.accuracy
+    return (
+        estimator.source,
+        estimator.estimator,
+        "yes" if estimator.admitted else "no",
+        str(accuracy.pairs),
+        _share(accuracy.order_accuracy),
+        _share(accuracy.accuracy_without),
+        _share(accuracy.recency_accuracy),
+        _share(accuracy.coverage),
+        UNKNOWN if accuracy.lead_error is None else f"{accuracy.lead_error:.3g} {estimator.clock}",
+        _share(accuracy.hit_rate),
+        _share(accuracy.confidence),
+        UNKNOWN if accuracy.brier is None else f"{accuracy.brier:.3f}",
     )
 
 

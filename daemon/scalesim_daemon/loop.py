@@ -179,7 +179,8 @@ class Sidecar:
         task.add_done_callback(self._tasks.discard)
 
     def _tell_mirror(self, changes: Changes) -> None:
-        for key in changes.dues:
+        # A record names the agent's items too.
+        for key in changes.dues.union(changes.bound, changes.unbound):
             self.mirror.mark(key, self.due_record(key))
         for source in changes.clocks:
             known = self.population.clocks().get(source)

@@ -8,9 +8,11 @@ from typing import TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from scalesim_daemon import report_estimators
 from scalesim_daemon.loop import EnginePlan, Sidecar
-from scalesim_daemon.report_engines import free_blocks, order_accuracy
+from scalesim_daemon.report_engines import free_blocks
 from scalesim_daemon.view import EngineView
+from scalesim_estimators import Figures
 
 # What the gate counts, and the metric that shows it.
 GATE_METRICS = {
@@ -73,6 +75,49 @@ ENGINE_COUNTERS: tuple[Reading, ...] = (
     ("scalesim_steps_failed", "Steps that the engine did not carry out.", lambda view: view.ledger.failed),
 )
 
+ESTIMATOR_GAUGES: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
+    (
+        "scalesim_estimator_order_pairs",
+        "Pairs of invocations that the estimator decided.",
+        lambda figures: figures.pairs,
+    ),
+    (
+        "scalesim_estimator_order_accuracy_ratio",
+        "Share of the pairs that the estimator decided that were put in the right order.",
+        lambda figures: figures.order_accuracy,
+    ),
+    (
+        "scalesim_estimator_recency_accuracy_ratio",
+        "Share of the pairs that the estimator decided that recency puts in the right order.",
+        lambda figures: figures.recency_accuracy,
+    ),
+    (
+        "scalesim_estimator_coverage_ratio",
+        "Share of the invocations that the estimator foresaw.",
+        lambda figures: figures.coverage,
+    ),
+    (
+        "scalesim_estimator_lead_error_clock_units",
+        "Mean time between due and invocation, in units of the streams' clock.",
+        lambda figures: figures.lead_error,
+    ),
+    (
+        "scalesim_estimator_hits_ratio",
+        "Share of the invocations that the estimator foresaw that came in time.",
+        lambda figures: figures.hit_rate,
+    ),
+    (
+        "scalesim_estimator_confidence_ratio",
+        "Mean confidence of the estimator in the invocations that it foresaw.",
+        lambda figures: figures.confidence,
+    ),
+    (
+        "scalesim_estimator_brier_score_ratio",
+        "Mean squared difference between confidence and outcome.",
+        lambda figures: figures.brier,
+    ),
+)
+
 
 def build_registry(sidecar: Sidecar) -> CollectorRegistry:
     """Return a registry of its own: several daemons in one process don't meet."""
@@ -91,6 +136,7 @@ class SidecarCollector(Collector):
         """Yield all metrics."""
         yield from self._feed()
         yield from self._agents()
+        yield from self._estimators()
         yield from self._engines()
         yield from self._loop()
 
@@ -122,21 +168,39 @@ class SidecarCollector(Collector):
             "Announced invocations being served.",
             value=population.in_flight(),
         )
-        accuracy, pairs, recency = order_accuracy(self._sidecar)
+        order = report_estimators.order(population)
         yield GaugeMetricFamily(
             "scalesim_distance_order_pairs",
             "Scored pairs of invocations that the accuracy rests on.",
-            value=pairs,
+            value=order.pairs,
         )
-        if accuracy is not None and recency is not None:
+        if order.order_accuracy is not None and order.recency_accuracy is not None:
             yield _labelled(
                 GaugeMetricFamily(
                     "scalesim_distance_order_accuracy_ratio",
                     "Share of pairs of invocations that were put in the right order, by what orders them.",
                     labels=["by"],
                 ),
-                (("estimates", accuracy), ("recency", recency)),
+                (("estimates", order.order_accuracy), ("recency", order.recency_accuracy)),
             )
+
+    def _estimators(self) -> Iterator[Metric]:
+        known = report_estimators.by_clock(self._sidecar.population)
+        admitted = GaugeMetricFamily(
+            "scalesim_estimator_admitted_streams",
+            "Streams in which the estimator has a say.",
+            labels=["estimator", "clock"],
+        )
+        for (name, clock), (streams, _) in known.items():
+            admitted.add_metric([name, clock], streams)
+        yield admitted
+        for metric, text, read in ESTIMATOR_GAUGES:
+            family = GaugeMetricFamily(metric, text, labels=["estimator", "clock"])
+            for (name, clock), (_, figures) in known.items():
+                value = read(figures)
+                if value is not None:
+                    family.add_metric([name, clock], value)
+            yield family
 
     def _engines(self) -> Iterator[Metric]:
         for name, text, read in ENGINE_GAUGES:

@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from scalesim_client.events import (
@@ -19,10 +18,10 @@ from scalesim_client.events import (
     MemoryUnbound,
     StepAdvanced,
 )
-from scalesim_daemon.board import Due, DueBoard
+from scalesim_daemon.board import Due, DueBoard, overdue_after
 from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
-from scalesim_estimators import Blend, OrderScore, default_estimators
+from scalesim_estimators import Blend, Quality, default_estimators
 
 # Four times as long as a publisher waits before it says its state again.
 SILENT_SECONDS = 120.0
@@ -75,7 +74,6 @@ class _Voice:
     stream: Stream
     clock: StreamClock
     blend: Blend
-    score: OrderScore
     agents: set[str] = field(default_factory=set)
     in_flight: Counter[str] = field(default_factory=Counter)
     memory: set[str] = field(default_factory=set)
@@ -101,9 +99,9 @@ class Population:
         """Return each source's stream and clock."""
         return {source: (voice.stream, voice.clock) for source, voice in self._voices.items()}
 
-    def scores(self) -> dict[str, OrderScore]:
-        """Return each source's score of how well its estimates order the invocations."""
-        return {source: voice.score for source, voice in self._voices.items()}
+    def qualities(self) -> dict[str, Quality]:
+        """Return how well each source's estimates foretell its invocations."""
+        return {source: voice.blend.quality for source, voice in self._voices.items()}
 
     def in_flight(self) -> int:
         """Return how many announced invocations are being served now."""
@@ -139,8 +137,8 @@ class Population:
                     self.agents[key].in_flight -= count
                 voice.in_flight.clear()
 
-    def _open(self, stream: Stream, score: OrderScore | None = None) -> _Voice:
-        voice = _Voice(stream, StreamClock(stream.clock), default_estimators(), score or OrderScore())
+    def _open(self, stream: Stream, earlier: Blend | None = None) -> _Voice:
+        voice = _Voice(stream, StreamClock(stream.clock), default_estimators(stream.clock, earlier))
         self._voices[stream.source] = voice
         return voice
 
@@ -148,12 +146,12 @@ class Population:
         self, stream: Stream, events: Iterable[tuple[Event, float | None]], now: float | None, wall: float
     ) -> None:
         old = self._voices.get(stream.source)
-        voice = self._open(stream, old.score if old else None)
+        voice = self._open(stream, old.blend if old else None)
         if old is not None:
             voice.clock = old.clock
         if now is not None:
             if not voice.clock.advance(now, wall):
-                voice.score = OrderScore()
+                voice.blend = default_estimators(stream.clock)
             self._changes.clocks.add(stream.source)
         for event, said_at in events:
             self._observe(voice, event, wall, said_at=said_at, restated=True)
@@ -178,6 +176,7 @@ class Population:
             if keep is not None and key in keep.agents:
                 self._estimate(keep, key)
             else:
+                voice.blend.forget(key.partition("/")[2])
                 self._unsay(voice, key)
         for key in voice.memory:
             self._unbind_if_unsaid(key)
@@ -218,6 +217,8 @@ class Population:
         if isinstance(event, StepAdvanced):
             if not voice.clock.advance(event.now, wall):
                 self._rewind(voice)
+            for late in voice.blend.lapsed(voice.clock.now - overdue_after(voice.clock)):
+                self._estimate(voice, f"{voice.stream.simulation}/{late}", late)
             self._changes.clocks.add(voice.stream.source)
             return
         now = voice.clock.now if said_at is None else min(said_at, voice.clock.now)
@@ -228,10 +229,17 @@ class Population:
                 self._release(voice, event, key, now)
                 return
             self._note(voice, event, key, name, now, restated)
+            if isinstance(event, InvocationStarted) and not restated:
+                self._score(voice, event.agent, now)
         for changed in voice.blend.observe(event, now):
             changed_key = f"{voice.stream.simulation}/{changed}"
             voice.agents.add(changed_key)
             self._estimate(voice, changed_key, changed)
+
+    def _score(self, voice: _Voice, agent: str, now: float) -> None:
+        """An invocation shows how good the estimates were, and so perhaps that others are better."""
+        for changed in voice.blend.quality.invoked(agent, now, voice.clock.step):
+            self._estimate(voice, f"{voice.stream.simulation}/{changed}", changed)
 
     def _note(self, voice: _Voice, event: Event, key: str, name: str, now: float, restated: bool) -> None:
         voice.agents.add(key)
@@ -246,7 +254,6 @@ class Population:
                     self._recency += 1
                     agent.recency = self._recency
                     agent.invocations += 1
-                    voice.score.invoked(name, now)
                     self._changes.started.append(key)
             case InvocationFinished() if voice.in_flight[key]:
                 voice.in_flight[key] -= 1
@@ -280,7 +287,7 @@ class Population:
         for changed in voice.blend.observe(event, now):
             if changed != event.agent:
                 self._estimate(voice, f"{voice.stream.simulation}/{changed}", changed)
-        voice.score.forget(event.agent)
+        voice.blend.forget(event.agent)
         voice.agents.discard(key)
         running = voice.in_flight.pop(key, 0)
         if running:
@@ -297,16 +304,14 @@ class Population:
 
     def _estimate(self, voice: _Voice, key: str, name: str | None = None) -> None:
         name = key.partition("/")[2] if name is None else name
-        estimate = voice.blend.estimate(name)
-        due = None if estimate is None else Due.of(estimate, voice.clock, partial(voice.blend.estimate, name))
-        voice.score.estimated(name, None if due is None else due.estimate.due, voice.clock.now)
-        self.board.put(key, voice.stream.source, due)
-        self._changes.dues.add(key)
+        estimate = voice.blend.renew(name, voice.clock.now, voice.clock.now - overdue_after(voice.clock))
+        due = None if estimate is None else Due(estimate, voice.clock)
+        if self.board.put(key, voice.stream.source, due):
+            self._changes.dues.add(key)
 
     def _rewind(self, voice: _Voice) -> None:
         """The clock went back: the simulation starts over, its dues are void; its memory is not."""
-        voice.blend = default_estimators()
-        voice.score = OrderScore()
+        voice.blend = default_estimators(voice.stream.clock)
         for key in voice.agents:
             self.board.put(key, voice.stream.source, None)
             self._changes.dues.add(key)

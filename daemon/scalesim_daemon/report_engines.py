@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 
+from scalesim_daemon import report_estimators
 from scalesim_daemon.api_models import (
     BlockState,
     ClockState,
@@ -27,6 +28,7 @@ from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.loop import EnginePlan, Sidecar
 from scalesim_daemon.settings import HostTierSettings
 from scalesim_daemon.view import EngineView
+from scalesim_estimators import Blend, Figures
 
 
 def engines(sidecar: Sidecar) -> Engines:
@@ -58,21 +60,22 @@ def plan(sidecar: Sidecar, limit: int) -> PlanState:
 
 def report(sidecar: Sidecar) -> Report:
     """Return what the prefetches of all engines came to, and how good the estimates were."""
-    order, pairs, recency = order_accuracy(sidecar)
+    order = report_estimators.order(sidecar.population)
     return Report(
         **_sums(driver.view.ledger for driver in sidecar.drivers.values()),
-        order_accuracy=order,
-        order_pairs=pairs,
-        recency_accuracy=recency,
+        order_accuracy=order.order_accuracy,
+        order_pairs=order.pairs,
+        recency_accuracy=order.recency_accuracy,
     )
 
 
 def sources(sidecar: Sidecar) -> Sources:
     """Return every stream's state."""
-    clocks, scores = sidecar.population.clocks(), sidecar.population.scores()
+    clocks, qualities = sidecar.population.clocks(), sidecar.population.qualities()
     states = []
     for name, (stream, stale) in sidecar.gate.streams().items():
-        known, score = clocks.get(name), scores.get(name)
+        known = clocks.get(name)
+        order = Figures() if known is None else qualities[name].figures()[Blend.name]
         states.append(
             SourceState(
                 source=name,
@@ -80,23 +83,12 @@ def sources(sidecar: Sidecar) -> Sources:
                 incarnation=stream.incarnation,
                 stale=stale,
                 clock=None if known is None else ClockState.model_validate(known[1]),
-                order_accuracy=None if score is None else score.accuracy,
-                order_pairs=0 if score is None else score.pairs,
+                order_accuracy=order.order_accuracy,
+                order_pairs=order.pairs,
             )
         )
     gate = sidecar.gate
     return Sources(sources=states, counts=dict(gate.counts), unknown_types=dict(gate.unknown_types))
-
-
-def order_accuracy(sidecar: Sidecar) -> tuple[float | None, int, float | None]:
-    """Return the estimates' order accuracy over all streams, the pairs it rests on, and recency's on them."""
-    pairs, right, by_recency = 0, 0.0, 0.0
-    for score in sidecar.population.scores().values():
-        if score.accuracy is not None and score.recency_accuracy is not None:
-            pairs += score.pairs
-            right += score.accuracy * score.pairs
-            by_recency += score.recency_accuracy * score.pairs
-    return (right / pairs, pairs, by_recency / pairs) if pairs else (None, 0, None)
 
 
 def free_blocks(view: EngineView) -> int | None:

@@ -18,6 +18,7 @@ READS = (
     "/metrics",
     "/v1/agents",
     "/v1/engines",
+    "/v1/estimators",
     "/v1/plan",
     "/v1/report",
     "/v1/sources",

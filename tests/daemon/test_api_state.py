@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from time import monotonic
 
+import pytest
+
 from scalesim_daemon.api import build_api
 from scalesim_daemon.loop import EnginePlan, Sidecar
 from tests.daemon.api_calls import READS, STEP, get
@@ -66,13 +68,46 @@ def test_the_report_sums_over_engines_and_weighs_by_pairs(sidecar: Sidecar) -> N
                 {"type": "invocation.finished", "agent": agent},
                 simulation=simulation,
             )
-    scores = sidecar.population.scores()
-    assert scores["good"].accuracy == 1.0 and scores["bad"].accuracy == 0.0
+    shares = {
+        source["source"]: source["order_accuracy"] for source in get(sidecar, "/v1/sources").json()["sources"]
+    }
+    assert shares == {"good": 1.0, "bad": 0.0}
     report = get(sidecar, "/v1/report").json()
     assert report["prefetches"] == 4 and report["prefetches_used"] == 2 and report["prefetches_wasted"] == 0
     assert report["prefetched_tokens"] == 220 and report["prefetched_tokens_wasted"] == 80
     assert report["prefetches_pending"] == 2 and report["prefetched_tokens_pending"] == 20
     assert report["order_pairs"] == 2 and report["order_accuracy"] == 0.5
+
+
+def test_estimators_show_what_their_estimates_came_to(sidecar: Sidecar) -> None:
+    assert get(sidecar, "/v1/estimators").json() == {"estimators": []}
+    open_stream(sidecar)
+    for now, agent in enumerate("xyx"):
+        say(
+            sidecar,
+            {"type": "step.advanced", "now": 2.0 * now},
+            {"type": "invocation.started", "agent": agent},
+            {"type": "agent.activity_started", "agent": agent, "for": 5.0},
+        )
+    found = get(sidecar, "/v1/estimators").json()["estimators"]
+    names = ["declared", "activity", "interaction", "path", "woken", "history", "blend"]
+    assert [estimator["estimator"] for estimator in found] == names
+    activity, history, blend = found[1], found[5], found[6]
+    assert (activity["source"], activity["simulation"], activity["clock"]) == ("sim", "sim", "step")
+    assert (activity["admitted"], history["admitted"], blend["admitted"]) == (True, False, True)
+    assert activity["accuracy"] == {
+        "pairs": 1,
+        "order_accuracy": 0.0,
+        "accuracy_without": 0.5,
+        "recency_accuracy": 0.0,
+        "invocations": 3,
+        "coverage": pytest.approx(1 / 3),
+        "lead_error": 1.0,
+        "hit_rate": 1.0,
+        "confidence": 0.9,
+        "brier": pytest.approx(0.01),
+    }
+    assert blend["accuracy"]["pairs"] == 2 and history["accuracy"]["coverage"] == 0.0
 
 
 def test_sources_show_clock_and_gaps(sidecar: Sidecar) -> None:

@@ -13,11 +13,8 @@ def clock(now: float = 0.0, pace: float = 1.0) -> StreamClock:
     return made
 
 
-def due(at: float, of: StreamClock, *, then: float | None = None) -> Due:
-    def later(earliest: float) -> Estimate | None:
-        return None if then is None or then < earliest else Estimate(then, 1.0, "next")
-
-    return Due(Estimate(at, 1.0, "first"), of, later)
+def due(at: float, of: StreamClock) -> Due:
+    return Due(Estimate(at, 1.0, "first"), of)
 
 
 def test_a_tick_changes_the_distance_and_nothing_stored() -> None:
@@ -38,22 +35,31 @@ def test_the_nearest_stream_decides_by_wall_time() -> None:
     board.put("s/a", "fast", None)
     assert board.seconds("s/a") == 20.0
     board.put("s/a", "slow", None)
-    board.put("s/a", "slow", None)
     assert (board.get("s/a"), board.seconds("s/a"), len(board)) == (None, math.inf, 0)
 
 
-def test_what_is_overdue_is_far_or_gives_way_to_what_comes_next() -> None:
+def test_only_what_is_new_is_a_change() -> None:
+    board, now = DueBoard(), clock()
+    assert not board.put("s/a", "x", None)
+    assert board.put("s/a", "x", due(5, now))
+    assert not board.put("s/a", "x", due(5, now))
+    assert board.put("s/a", "x", due(5, clock()))
+    assert board.put("s/a", "y", due(5, now))
+    assert board.put("s/a", "x", None)
+    assert not board.put("s/a", "x", None)
+    assert board.put("s/a", "y", None)
+    assert len(board) == 0
+
+
+def test_what_is_overdue_is_far() -> None:
     board, now = DueBoard(), clock(0)
     board.put("s/a", "x", due(5, now))
-    board.put("s/b", "x", due(5, now, then=9))
     now.now = 6
-    assert (board.seconds("s/a"), board.seconds("s/b")) == (0.0, 0.0)
+    assert board.seconds("s/a") == 0.0
     now.now = 6.5
-    assert (board.seconds("s/a"), board.seconds("s/b")) == (math.inf, 2.5)
+    assert board.seconds("s/a") == math.inf
     found = board.get("s/a")
     assert found is not None and found.basis == "overdue: first"
-    now.now = 11
-    assert board.seconds("s/b") == math.inf
 
 
 def test_an_overdue_stream_does_not_hide_another() -> None:

@@ -105,6 +105,15 @@ def test_agents_are_listed_nearest_first_and_limited(url: str) -> None:
     assert "town/a1" not in done.stdout and "2 of 4 agents" in done.stdout
 
 
+def test_estimators_are_shown_with_what_they_came_to(url: str) -> None:
+    done = call("estimators", "--url", url)
+    assert done.exit_code == 0, done.output
+    for word in ("town", "declared", "activity", "history", "blend", "by recency", "Brier", "yes", "no"):
+        assert word in done.stdout
+    plain = json.loads(call("estimators", "--url", url, "--json").stdout)
+    assert {estimator["estimator"] for estimator in plain["estimators"]} >= {"activity", "blend"}
+
+
 def test_ids_are_neither_markup_nor_escape_codes(url: str) -> None:
     done = call("agents", "--url", url)
     assert "[red]odd[/red]" in done.stdout
@@ -152,7 +161,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [["status"], ["agents"], ["explain", "a/b"]])
+@pytest.mark.parametrize("command", [["status"], ["agents"], ["explain", "a/b"], ["estimators"]])
 def test_nobody_there_is_said_with_the_remedy(command: list[str]) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -232,7 +241,7 @@ def test_the_command_honours_no_color(url: str, no_color: str, coloured: bool) -
 
 def test_every_command_has_help() -> None:
     commands = typer.main.get_command(ctl.app).commands
-    assert set(commands) == {"status", "agents", "explain", "doctor"}
+    assert set(commands) == {"status", "agents", "explain", "estimators", "doctor"}
     for name in commands:
         done = call(name, "--help")
         assert done.exit_code == 0 and "Usage" in done.stdout

@@ -309,11 +309,12 @@ def hear(gate: Gate, population: Population, numbered: Iterable[tuple[int, list[
 
 def known(population: Population) -> dict[str, object]:
     """What the daemon makes of a feed: estimates, memory and requests in flight, agent by agent. How long a
-    step is, and so what is overdue, each learns from the steps that it has seen."""
+    step is, and so what is overdue and gives way to what comes next, each learns from the steps that it has seen."""
+    blend = population._voices["src"].blend
     keys = {*population.agents, *population.board.agents()}
     return {
         key: (
-            population.board._dues[key]["src"].estimate if key in population.board.agents() else None,
+            blend.estimate(key.removeprefix("sim/")) if key in population.board.agents() else None,
             None if key not in population.agents else population.agents[key].memory,
             0 if key not in population.agents else population.agents[key].in_flight,
         )

@@ -93,6 +93,28 @@ def test_order_accuracy_has_both_predictors(sidecar: Sidecar) -> None:
     assert found["scalesim_distance_order_pairs",] == 1
 
 
+def test_estimators_are_told_apart_by_name_and_clock(sidecar: Sidecar) -> None:
+    for simulation, clock in (("one", "step"), ("two", "step"), ("three", "sim_seconds")):
+        open_stream(sidecar, simulation, clock)
+        say(sidecar, {"type": "agent.activity_started", "agent": "a", "until": 3.0}, simulation=simulation)
+        say(
+            sidecar,
+            {"type": "step.advanced", "now": 2.0 if simulation == "one" else 3.0},
+            {"type": "invocation.started", "agent": "a"},
+            simulation=simulation,
+        )
+    found = samples(sidecar)
+    assert found["scalesim_estimator_admitted_streams", "step", "activity"] == 2
+    assert found["scalesim_estimator_admitted_streams", "step", "history"] == 0
+    assert found["scalesim_estimator_admitted_streams", "sim_seconds", "activity"] == 1
+    assert found["scalesim_estimator_coverage_ratio", "step", "activity"] == 1.0
+    assert found["scalesim_estimator_lead_error_clock_units", "step", "activity"] == 0.5
+    assert found["scalesim_estimator_lead_error_clock_units", "sim_seconds", "activity"] == 0.0
+    assert found["scalesim_estimator_hits_ratio", "step", "activity"] == 1.0
+    assert found["scalesim_estimator_confidence_ratio", "step", "activity"] == 0.9
+    assert ("scalesim_estimator_order_accuracy_ratio", "step", "activity") not in found
+
+
 def test_no_agent_and_no_source_is_named(sidecar: Sidecar) -> None:
     add_engine(sidecar)
     open_stream(sidecar, "secretsim")

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from scalesim_daemon import store
+from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.store import prefix_of
 from tests.daemon.mirror_scene import DAY, OnServer, Scene, mirroring, record
+from tests.daemon.still import open_stream, say
 
 
 def test_keys_are_the_documented_ones(on_server: OnServer) -> None:
@@ -127,6 +129,16 @@ def test_decisions_are_a_capped_stream_of_json(on_server: OnServer, monkeypatch:
         }
 
     on_server(body)
+
+
+def test_a_bound_memory_is_mirrored_though_no_due_changes(sidecar: Sidecar) -> None:
+    open_stream(sidecar)
+    say(sidecar, {"type": "agent.activity_started", "agent": "a", "until": 9.0})
+    changes = sidecar.population.take_changes()
+    say(sidecar, {"type": "memory.bound", "agent": "a", "text": "x"})
+    sidecar.cycle()
+    assert changes.dues == {"sim/a"} and sidecar.mirror.pending == 1
+    assert sidecar.due_records()["sim/a"].items == ["prefix_kv"]
 
 
 def test_the_mirror_lags_by_a_tenth_of_a_second_at_most(on_server: OnServer) -> None:

@@ -20,6 +20,7 @@ from scalesim_client.events import (
 )
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
 from scalesim_daemon.population import Changes, Memory, Population
+from scalesim_estimators import Figures
 
 
 def stream(source: str = "src", simulation: str = "sim", incarnation: int = 1) -> Stream:
@@ -55,6 +56,10 @@ def finished(agent: str = "a") -> InvocationFinished:
     return InvocationFinished(agent=agent)
 
 
+def blended(population: Population) -> Figures:
+    return population.qualities()["src"].figures()["blend"]
+
+
 # Dues
 
 
@@ -83,6 +88,19 @@ def test_an_overdue_agent_is_far(population: Population) -> None:
     assert population.board.seconds("sim/a") == 0
     after(population, said(StepAdvanced(now=4)))
     assert population.board.seconds("sim/a") == math.inf
+
+
+def test_what_is_overdue_gives_way_to_what_comes_next(population: Population) -> None:
+    after(population, said(PlanDeclared(agents=["a", "b"], at=2), ActivityStarted(agent="a", until=9)))
+    assert population.board.seconds("sim/a") == 2
+    changes = after(population, said(StepAdvanced(now=3), StepAdvanced(now=4)))
+    assert (population.board.seconds("sim/a"), population.board.seconds("sim/b")) == (5, math.inf)
+    assert changes.dues == {"sim/a"}
+    overdue = population.board.get("sim/b")
+    assert overdue is not None and overdue.basis == "overdue: declared step"
+    assert after(population, said(StepAdvanced(now=5))).dues == set()
+    after(population, said(ActivityStarted(agent="b", until=20)))
+    assert population.board.seconds("sim/b") == 15, "what is said of an overdue agent counts at once"
 
 
 def test_a_clock_that_jumps_back_voids_the_dues_and_nothing_else(population: Population) -> None:
@@ -143,11 +161,47 @@ def test_order_scores_are_kept_over_restatements_and_dropped_when_the_clock_goes
         said(StepAdvanced(now=0), PlanDeclared(agents=["a", "b"]), StepAdvanced(now=1), started("a")),
     )
     after(population, said(StepAdvanced(now=2), started("b")))
-    assert population.scores()["src"].accuracy == 1.0
+    assert blended(population).order_accuracy == 1.0
     after(population, restated(AgentRegistered(agent="a"), now=2))
-    assert population.scores()["src"].pairs == 1
+    assert blended(population).pairs == 1
     after(population, restated(AgentRegistered(agent="a"), now=0))
-    assert population.scores()["src"].pairs == 0
+    assert blended(population).pairs == 0
+
+
+def by_turns(population: Population, rounds: int, *, first: int = 0, at_once: bool = False) -> None:
+    """Let four agents call by turns, one per step; `at_once` says, mostly wrongly, that each calls again at once."""
+    for now in range(first, first + 4 * rounds):
+        agent = "abcd"[now % 4]
+        due = now + 1 if at_once and now % 3 else now + 4
+        events: list[Event] = [StepAdvanced(now=now), started(agent), finished(agent)]
+        after(population, said(*events, *([ActivityStarted(agent=agent, until=due)] if at_once else [])))
+
+
+def test_calls_alone_are_enough_once_they_have_shown_to_foretell(population: Population) -> None:
+    by_turns(population, 3)
+    assert len(population.board) == 0
+    by_turns(population, 30, first=12)
+    assert [population.board.seconds(f"sim/{agent}") for agent in "abcd"] == [1, 2, 3, 4]
+    due = population.board.get("sim/a")
+    assert due is not None and due.basis == "history: period 4"
+
+
+def test_what_was_learned_outlives_a_snapshot_that_names_the_agent(population: Population) -> None:
+    by_turns(population, 40)
+    after(population, restated(AgentRegistered(agent="a"), AgentRegistered(agent="b"), now=159))
+    assert [population.board.seconds(f"sim/{agent}") for agent in "abcd"] == [1, 2, math.inf, math.inf]
+    after(population, said(StepAdvanced(now=0)))
+    assert len(population.board) == 0
+    after(population, restated(AgentRegistered(agent="a"), AgentRegistered(agent="c"), now=1))
+    assert len(population.board) == 0
+
+
+def test_who_foretells_worse_than_recency_is_no_longer_heard(population: Population) -> None:
+    by_turns(population, 60, at_once=True)
+    quality = population.qualities()["src"]
+    assert not quality.is_admitted("activity") and quality.is_admitted("history")
+    bases = [due.basis for agent in "abcd" if (due := population.board.get(f"sim/{agent}")) is not None]
+    assert bases == ["history: period 4"] * 4
 
 
 # Requests in flight
@@ -254,7 +308,7 @@ def test_a_stream_may_be_restated_before_anything_else() -> None:
 def test_a_closed_stream_leaves_nothing(population: Population) -> None:
     after(population, said(AgentWoken(agent="a"), MemoryBound(agent="a", text="x"), started()))
     changes = after(population, Closed(stream()))
-    assert (population.agents, len(population.board), population.clocks(), population.scores()) == (
+    assert (population.agents, len(population.board), population.clocks(), population.qualities()) == (
         {},
         0,
         {},

@@ -1,0 +1,1 @@
+"""How well the estimators foretell the order of calls, told and untold, with nothing but events: no engine runs."""

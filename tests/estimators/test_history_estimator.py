@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from estimator_events import AGENTS, Feed, everything, feeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalesim_client.events import AgentIdled, AgentReleased, ClockKind, InvocationStarted
+from scalesim_estimators import HistoryEstimator
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+def invoked(history: HistoryEstimator, agent: str, *at: float) -> None:
+    for now in at:
+        history.observe(InvocationStarted(agent=agent), now)
+
+
+def due(history: HistoryEstimator, agent: str, earliest: float = -math.inf) -> float | None:
+    estimate = history.estimate(agent, earliest)
+    return None if estimate is None else estimate.due
+
+
+def basis(history: HistoryEstimator, agent: str) -> str:
+    estimate = history.estimate(agent)
+    return "" if estimate is None else estimate.basis
+
+
+# Periods
+
+
+@given(st.floats(0, 1e6), st.floats(1e-3, 1e6), st.integers(3, 40))
+def test_a_steady_period_is_foreseen_from_the_second_call_on(first: float, period: float, calls: int) -> None:
+    history = HistoryEstimator()
+    for call in range(calls):
+        now = first + call * period
+        if call >= 2:
+            assert due(history, "a") == pytest.approx(now)
+            assert basis(history, "a") == f"history: period {period:.4g}" or call == 2
+        invoked(history, "a", now)
+    estimate = history.estimate("a")
+    assert estimate is not None
+    assert estimate.confidence == pytest.approx((min(calls - 2, 8) + 0.5) / (min(calls - 2, 8) + 2), abs=0.05)
+
+
+@given(st.lists(st.integers(0, 12), min_size=2, max_size=5, unique=True))
+def test_a_cycle_of_gaps_is_foreseen_once_it_has_come_round_twice(gaps: list[int]) -> None:
+    gaps = [2**gap for gap in gaps]
+    history, now = HistoryEstimator(), 0.0
+    for call in range(6 * len(gaps)):
+        if call > 2 * len(gaps):
+            assert due(history, "a") == now
+        invoked(history, "a", now)
+        now += gaps[call % len(gaps)]
+
+
+def test_bursts_are_foreseen_with_the_pause_between_them() -> None:
+    history, now = HistoryEstimator(), 0.0
+    for _ in range(4):
+        invoked(history, "a", now, now + 1, now + 2, now + 3)
+        now += 50
+    now -= 50
+    assert due(history, "a") == now + 50
+    assert basis(history, "a") == "history: gap 47 after 1"
+
+
+def test_a_late_agent_is_due_after_the_gaps_that_were_longer() -> None:
+    history = HistoryEstimator()
+    invoked(history, "a", 0, 4, 8, 20, 24, 28)
+    assert due(history, "a", 33.0) == 40.0
+    assert history.estimate("a", 41.0) is None
+
+
+# Hours of the day
+
+
+def by_the_clock(kind: ClockKind) -> HistoryEstimator:
+    """An agent that calls a few times between nine and ten, at no certain minute, and once in the evening."""
+    history, rng = HistoryEstimator(kind), random.Random(2)
+    for day in range(8):
+        minutes = sorted(rng.sample(range(60), 4))
+        invoked(history, "a", *(day * DAY + 9 * HOUR + 60 * minute for minute in minutes))
+        invoked(history, "a", day * DAY + 20 * HOUR + 60 * rng.randrange(60))
+    return history
+
+
+def test_hours_of_the_day_are_learned_where_the_clock_counts_seconds() -> None:
+    history = by_the_clock("sim_seconds")
+    past = history._pasts["a"]
+    assert past._hourly is not None and 8 * DAY + 9 * HOUR <= past.hours.due <= 8 * DAY + 10 * HOUR
+    assert by_the_clock("step")._pasts["a"].hours.due == math.inf
+
+
+# Who follows whom
+
+
+def test_a_follower_is_foreseen_when_its_leader_calls() -> None:
+    history, rng, now = HistoryEstimator(), random.Random(1), 0.0
+    for _ in range(30):
+        now += rng.randint(10, 200)
+        invoked(history, "leader", now)
+        invoked(history, "other", now + rng.randint(1, 2))
+        now += 3
+        invoked(history, "follower", now)
+    now += 77
+    before = due(history, "follower")
+    changed = history.observe(InvocationStarted(agent="leader"), now)
+    assert "follower" in changed
+    assert due(history, "follower") == now + 3 != before
+    assert basis(history, "follower") == "history: follows leader"
+
+
+def test_who_only_happens_to_come_after_is_no_follower() -> None:
+    history, rng = HistoryEstimator(), random.Random(1)
+    for now in range(2000):
+        invoked(history, f"agent {rng.randrange(12)}", float(now))
+    assert not any(list(past.usual_followers()) for past in history._pasts.values())
+
+
+# What is not known
+
+
+def test_nothing_is_foreseen_of_unknown_new_idle_and_released_agents() -> None:
+    history = HistoryEstimator()
+    assert history.estimate("a") is None
+    invoked(history, "a", 1)
+    invoked(history, "a", 1)
+    assert history.estimate("a") is None
+    invoked(history, "a", 2)
+    assert due(history, "a") == 3
+    assert history.observe(AgentIdled(agent="a"), 2.0) == ("a",)
+    assert history.estimate("a") is None
+    invoked(history, "a", 3)
+    assert due(history, "a") == 4
+    assert history.observe(AgentReleased(agent="a"), 3.0) == ("a",)
+    assert history.estimate("a") is None
+    assert history.observe(AgentIdled(agent="a"), 3.0) == history.observe(AgentReleased(agent="a"), 3.0) == ()
+
+
+def test_an_idle_follower_is_not_foreseen() -> None:
+    history = HistoryEstimator()
+    for round_ in range(5):
+        invoked(history, "leader", 10.0 * round_)
+        invoked(history, "follower", 10.0 * round_ + 1)
+    history.observe(AgentIdled(agent="follower"), 42.0)
+    assert history.observe(InvocationStarted(agent="leader"), 50.0) == ["leader"]
+    assert history.estimate("follower") is None
+
+
+# Always
+
+
+clocks = st.sampled_from(["step", "sim_seconds", "wall_seconds"])
+times = st.lists(
+    st.tuples(st.sampled_from(AGENTS), st.sampled_from([0.0, 1.0, 3600.0, 1e5, 1e300]) | st.floats(0, 1e6)),
+    max_size=60,
+)
+
+
+@given(times, clocks, st.floats(0, 1e6))
+def test_dues_are_finite_not_before_what_is_asked_and_the_same_every_time(
+    calls: list[tuple[str, float]], clock: ClockKind, grace: float
+) -> None:
+    one, two = HistoryEstimator(clock), HistoryEstimator(clock)
+    now = 0.0
+    for agent, passed in calls:
+        now += passed
+        event = InvocationStarted(agent=agent)
+        assert list(one.observe(event, now)) == list(two.observe(event, now))
+        for name in AGENTS:
+            for earliest in (-math.inf, now - grace, now + grace):
+                estimate = one.estimate(name, earliest)
+                assert estimate == two.estimate(name, earliest)
+                if estimate is not None:
+                    assert math.isfinite(estimate.due) and estimate.due >= earliest
+                    assert 0 < estimate.confidence < 1
+                    assert estimate.basis.startswith("history: ")
+
+
+@given(feeds(everything))
+def test_what_changes_is_reported_and_only_calls_teach(feed: Feed) -> None:
+    history, calls = HistoryEstimator(), HistoryEstimator()
+    known = {agent: history.estimate(agent) for agent in AGENTS}
+    for event, now in feed:
+        changed = history.observe(event, now)
+        assert len(changed) == len(set(changed))
+        if isinstance(event, InvocationStarted | AgentIdled | AgentReleased):
+            calls.observe(event, now)
+        for agent in AGENTS:
+            estimate = history.estimate(agent)
+            assert agent in changed or estimate == known[agent], "a change must be reported"
+            known[agent] = estimate
+    assert known == {agent: calls.estimate(agent) for agent in AGENTS}
+
+
+def test_memory_per_agent_is_bounded() -> None:
+    history, rng = HistoryEstimator("sim_seconds"), random.Random(4)
+    for now in range(20_000):
+        invoked(history, f"agent {rng.randrange(100)}", 300.0 * now)
+    assert len(history._pasts) == 100 and len(history._recent) == 4
+    for past in history._pasts.values():
+        assert len(past._gaps) <= 16 and len(past._followers) <= 8
+        assert past._hourly is not None and len(past._hourly) == 24
+        assert past._calls <= 64 and sum(past._hourly) < 2 * 28 * DAY / 300 / 100
