@@ -9,7 +9,7 @@ VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo bench-gpu engine-vllm engine-sglang test-engines clean
+.PHONY: setup test check fix lock demo bench-gpu bench-next-use engine-vllm engine-sglang test-engines clean
 
 setup: $(VENV)/.done
 
@@ -42,6 +42,9 @@ demo:                  ## a village on a real vLLM, alone and with the sidecar; 
 
 bench-gpu: setup       ## host buffers on a CUDA device; names what is skipped where there is none, or no extra `gpu`
 	$(BIN)/python -m bench.gpu
+
+bench-next-use: setup engine-vllm  ## what eviction by estimated dues reaches of what the recorded next use would
+	$(BIN)/python -m bench.next_use
 
 lock:                  ## pin the environments of developers and of the daemon's image anew
 	$(BIN)/pip install --quiet uv==0.13.8

@@ -8,7 +8,7 @@ can only be foreseen from positions and speeds and from who tells whom. Nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Final
 
@@ -98,17 +98,17 @@ class Villager(mesa.Agent):
 class VillageModel(mesa.Model):
     """The running village. `advance` makes one step."""
 
-    def __init__(self, seed: int, news: list[News]) -> None:
+    def __init__(self, seed: int, people: Sequence[Persona], news: list[News]) -> None:
         super().__init__(seed=seed)
         self.space = ContinuousSpace(WIDTH, HEIGHT, torus=False)
-        self.villagers = {v.name: v for v in (Villager(self, persona) for persona in VILLAGERS)}
+        self.villagers = {v.name: v for v in (Villager(self, persona) for persona in people)}
         self.news = news
         self.waiting: dict[str, Cause] = {}  # oldest first
         self.company: dict[str, str] = {}
         for number, villager in enumerate(self.villagers.values()):
             self.space.place_agent(villager, self.spot(villager.place))
             villager.activity = self.random.choice(ACTIVITIES)
-            villager.until = 1 + number * 6 // len(VILLAGERS)
+            villager.until = 1 + number * 6 // len(people)
 
     def spot(self, place: str) -> Point:
         """Return a spot at a place, a few tiles around its centre."""
@@ -126,16 +126,20 @@ class VillageModel(mesa.Model):
 
     def advance(self) -> Step:
         """Make one step: people walk, hear news, meet, and finish; who has waited longest calls first."""
+        was = {v.name: v.stands() for v in self.villagers.values()}
         self.step()
         now = int(self.steps)
-        was = {v.name: v.stands() for v in self.villagers.values()}
         told = self._hear(now)
         for _ in range(STRIDES):
             for villager in self.villagers.values():
                 villager.walk()
             self._meet(now)
         self._finish(now)
-        moved = [v.stands() for v in self.villagers.values() if v.stands() != was[v.name]]
+        moved = [
+            v.stands()
+            for v in self.villagers.values()
+            if v.stands() != was[v.name] and self.waiting.get(v.name) != "interaction"
+        ]
         callers = list(self.waiting)[: active_limit(len(self.villagers))]
         calls = tuple(self._call(self.villagers[name], self.waiting.pop(name), now) for name in callers)
         return Step(now=now, before=(*moved, *told), calls=calls, after=tuple(self._go_on(callers, now)))
@@ -191,12 +195,13 @@ class VillageModel(mesa.Model):
 
 
 class Village:
-    """The workload `village`: `count` steps of the village that `seed` gives."""
+    """The workload `village`: `count` steps of the village that `seed` gives, with the first `people` of its 25."""
 
     simulation = "village"
 
-    def __init__(self, seed: int, count: int) -> None:
-        self.personas = {first_name(p.name).lower(): persona_text(p, seed) for p in VILLAGERS}
+    def __init__(self, seed: int, count: int, people: int = len(VILLAGERS)) -> None:
+        self._people = VILLAGERS[:people]
+        self.personas = {first_name(p.name).lower(): persona_text(p, seed) for p in self._people}
         self._seed = seed
         self._count = count
         self.opening = self._model().say_opening()
@@ -210,4 +215,4 @@ class Village:
     def _model(self) -> VillageModel:
         agents = list(self.personas)
         news = spread_news(agents, items=1 + self._count // 6, listeners=5, every=6, rng=Random(self._seed))
-        return VillageModel(self._seed, news)
+        return VillageModel(self._seed, self._people, news)

@@ -61,6 +61,17 @@ def check_inside_an_agent_the_tail_of_the_oldest_prompt_goes_first() -> None:
         assert [cached_blocks(manager, prompt(seed, 4)) for seed in (1, 2, 3)] == [left, 4, 4]
 
 
+def check_of_equally_near_agents_who_was_served_last_goes_first() -> None:
+    """Also where the other one's oldest block is younger, and where a due becomes equal only later."""
+    table = fresh_table({"s/a": 5.0, "s/b": 7.0})
+    manager = due_manager(12, table)
+    for agent, seed in (("s/a", 1), ("s/b", 2), ("s/a", 3)):
+        serve(manager, agent, prompt(seed, 4)[:-1])
+    tell(table, {"s/b": 5.0})
+    assert begin(manager, request(None, prompt(20, 6)[:-1])) == 0
+    assert [cached_blocks(manager, prompt(seed, 4)) for seed in (1, 2, 3)] == [0, 4, 2]
+
+
 def check_a_shared_block_counts_for_its_nearest_user() -> None:
     table = fresh_table({"s/far": 50.0, "s/middle": 20.0, "s/near": 1.0})
     manager = due_manager(12, table)
@@ -271,19 +282,31 @@ class Witness:
 
     def _compare(self, n: int) -> list[KVCacheBlock]:
         free = free_of(self._manager)
-        expected = list(free)
-        if self._table.silence:
-            expected.sort(key=self._rank)
         taken = self._take(n)
-        empty = sum(block.block_hash is None for block in expected[:n]) if self._table.silence else 0
-        assert {block.block_id for block in taken[:empty]} <= {
-            b.block_id for b in free if b.block_hash is None
-        }
-        assert [block.block_id for block in taken[empty:]] == [block.block_id for block in expected[empty:n]]
+        if self._table.silence:
+            assert [self._rank(block) for block in taken] == sorted(map(self._rank, free))[:n]
+            # Of one agent, and of all of whom nothing is foreseen, in the engine's order.
+            for group in {self._group(block) for block in taken} - {None}:
+                theirs, went = (
+                    [block for block in blocks if self._group(block) == group] for blocks in (free, taken)
+                )
+                assert went == theirs[: len(went)], group
+        else:
+            assert taken == free[:n]
         for block in taken:
             self.victims += block.block_hash is not None
             self._users.pop(block.block_id, None)
         return taken
+
+    def _group(self, block: KVCacheBlock) -> str | None:
+        """Return whose the block is, the same for all of whom nothing is foreseen; None where several share it or it is
+        empty."""
+        users = self._users.get(block.block_id, set())
+        if block.block_hash is None:
+            return None
+        if self._rank(block)[1] == -math.inf:
+            return "nobody"
+        return next(iter(users)) if len(users) == 1 else None
 
     def _rank(self, block: KVCacheBlock) -> tuple[bool, float]:
         users = self._users.get(block.block_id, ())

@@ -24,8 +24,9 @@ class DueQueue(FreeKVCacheBlockQueue):
     """The engine's own queue, and beside it the same blocks by agent.
 
     Victims, while the table is fresh: what the engine wants reused first (blocks without content), then blocks of
-    the farthest agent, nobody's and unknown agents' first, and of one agent or of equally far ones in the engine's
-    order. A block counts for the nearest of its users. While the table is stale: exactly the engine's order.
+    the farthest agent, nobody's and unknown agents' first, and of one agent or of unknown ones in the engine's order.
+    Of agents with equal dues the one that was served last loses its blocks first. A block counts for the nearest of its
+    users. While the table is stale: exactly the engine's order.
 
     A block is listed with any one of its users. That user is at least as far as the block's nearest one, so it is
     enough to look at the others when the block is about to be taken, and to list it anew where one is nearer.
@@ -42,6 +43,7 @@ class DueQueue(FreeKVCacheBlockQueue):
         self._shelves: dict[str, OrderedDict[int, tuple[int, KVCacheBlock]]] = {}
         self._unsorted: set[str] = set()
         self._stamp = 0
+        self._batch = 0
         self._following = False
         for block in blocks:
             if block.block_hash is None:
@@ -83,11 +85,13 @@ class DueQueue(FreeKVCacheBlockQueue):
     def append(self, block: KVCacheBlock) -> None:
         """Add a block as the one to be reused last."""
         super().append(block)
+        self._batch = self._stamp
         self._list(block)
 
     def append_n(self, blocks: list[KVCacheBlock]) -> None:
         """Add blocks as those to be reused last, the last of them last."""
         super().append_n(blocks)
+        self._batch = self._stamp
         for block in blocks:
             self._list(block)
 
@@ -144,11 +148,14 @@ class DueQueue(FreeKVCacheBlockQueue):
         shelf = self._shelves.get(agent)
         if shelf is None:
             shelf = self._shelves[agent] = OrderedDict()
-            self._order.put(agent, stamp)
+            self._order.put(agent, stamp, stamp)
         elif stamp < next(reversed(shelf.values()))[0]:
             self._unsorted.add(agent)
             if stamp < self._order.rank(agent):
-                self._order.put(agent, stamp)
+                self._order.put(agent, stamp, self._order.served(agent))
+        elif self._order.served(agent) <= self._batch:
+            # Once for all blocks that are freed together.
+            self._order.put(agent, self._order.rank(agent), max(stamp, self._order.served(agent)))
         shelf[block.block_id] = stamp, block
         self._homes[block.block_id] = agent
 
@@ -164,7 +171,7 @@ class DueQueue(FreeKVCacheBlockQueue):
             self._unsorted.discard(agent)
             self._order.discard(agent)
         elif stamp == self._order.rank(agent):
-            self._order.put(agent, self._head(agent)[0])
+            self._order.put(agent, self._head(agent)[0], self._order.served(agent))
 
     def _head(self, agent: str) -> tuple[int, KVCacheBlock]:
         """Return the agent's block that the engine would reuse first, and its stamp."""

@@ -57,7 +57,7 @@ class Ranking:
         self._last_use[agent] = self._uses
         if agent in self._buckets:
             self._buckets[agent] = self._buckets.pop(agent)
-            self._order.put(agent, self._uses)
+            self._order.put(agent, self._uses, self._uses)
 
     def add(self, key: bytes) -> None:
         """The block may go from now on."""
@@ -139,7 +139,7 @@ class Ranking:
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = {}
-            self._order.put(name, self._last_use[name])
+            self._order.put(name, self._last_use[name], self._last_use[name])
         bucket[key] = None
         self._home[key] = name
 

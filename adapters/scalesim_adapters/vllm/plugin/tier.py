@@ -1,8 +1,9 @@
 """What a host tier's slots hold, and what moves when blocks leave the device. Pure.
 
-The tier is exclusive as far as it can be: a block moves to the host when the device evicts it, and its slot is the
-first to be given away once it is back on the device. Where what takes its place on the device comes from the host, the
-two change places.
+The tier is exclusive as far as it has to be: a block moves to the host when the device evicts it, and its slot is the
+first to be given away once it is back on the device. Where the tier is full and what takes its place on the device comes
+from the host, the two change places; while there is room the copy stays, and is not written again. What only old requests
+had is not kept.
 """
 
 from __future__ import annotations
@@ -105,10 +106,10 @@ class Tier:
         homeless: list[tuple[float, int, bytes]] = []
         # The device gives away a prompt's tail first. Its head is worth more: it counts without the tail.
         for block, key in reversed(gone):
-            if self._on_device(key) or self._keep(key):
+            if self._on_device(key) or self._keep(key) or self.ranking.outdated(key):
                 continue
             slot = arriving.get(block)
-            if slot in self._reading and not self.ranking.outdated(key):
+            if slot in self._reading and not self._free:
                 result.dropped.append(self._give_up(slot))
                 self._slots[key] = slot
                 result.moves.append(Move(block, slot, key, exchange=True))
@@ -172,8 +173,6 @@ class Tier:
         return None
 
     def _gives_way(self, victim: bytes, key: bytes) -> bool:
-        if self.ranking.outdated(key):
-            return False
         # Equal ones give way, too: what has been in the tier longest is the tail of a prompt, the newcomer its head.
         return victim in self._spare or self.ranking.distance(victim) >= self.ranking.distance(key)
 
