@@ -9,7 +9,7 @@ VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo bench-gpu bench-next-use engine-vllm engine-sglang test-engines clean
+.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy engine-vllm engine-sglang test-engines clean
 
 setup: $(VENV)/.done
 
@@ -34,6 +34,9 @@ fix: setup             ## format and mend what can be mended by itself
 
 DEMO_FLAGS := $(if $(STEPS),--steps $(STEPS)) $(if $(TRACE),--trace $(TRACE)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(PACE),--pace $(PACE)) $(if $(ENGINE),--engine $(ENGINE))
+
+bench-policy: setup    ## misses of eviction by due and of reference policies, on traces of each class of workload
+	$(BIN)/python -m bench.policy
 
 demo:                  ## a village on a real vLLM, alone and with the sidecar; STEPS, TRACE, ENGINE, SEED, PACE
 	$(PYTHON) -m bench.demo.preflight $(if $(ENGINE),--engine $(ENGINE))

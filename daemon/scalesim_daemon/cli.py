@@ -1,4 +1,4 @@
-"""`scalesimd`: run the daemon."""
+"""`scalesimd`: run the daemon, or find out beforehand what it would do."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import typer
 from scalesim_daemon.app import serve as serve_until_stopped
 from scalesim_daemon.embedded import EmbeddedError
 from scalesim_daemon.settings import ConfigError, RunMode, load_settings, parse_engine
+from scalesim_daemon.whatif import command
 
 app = typer.Typer(help="Runs the ScaleSim sidecar.", no_args_is_help=True, add_completion=False)
+app.command()(command.simulate)
+app.command()(command.calibrate)
 
 
 @app.callback()

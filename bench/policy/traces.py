@@ -1,0 +1,96 @@
+"""Who calls in which order, for each class of workload: agents of equal size, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from types import MappingProxyType
+
+import networkx
+
+from bench.workloads.village import Village
+from scalesim_daemon.whatif.workload import Drawn, Foresight, Gaps
+
+AGENTS = 200
+STEPS = 200
+ACTIVE = AGENTS // 5
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The calls of each step, in order."""
+
+    name: str
+    agents: int
+    steps: tuple[tuple[str, ...], ...]
+
+
+def village(seed: int) -> Trace:
+    """The demo's village: 25 people who work, meet, and pass on news."""
+    workload = Village(seed, STEPS)
+    steps = tuple(tuple(call.agent for call in step.calls) for step in workload.steps())
+    return Trace("village", len(workload.personas), steps)
+
+
+def cyclic(seed: int) -> Trace:
+    """Every agent calls in each fifth step."""
+    return _drawn("cyclic", Gaps.PERIODIC, seed)
+
+
+def random_gaps(seed: int) -> Trace:
+    """Between two calls of an agent lie 1 to 9 steps, any of them as often."""
+    return _drawn("random gaps", Gaps.RANDOM, seed)
+
+
+def zipf(seed: int) -> Trace:
+    """In each step a fifth of the agents, of which the k-th most talkative is drawn 1/k as often as the first."""
+    rng = Random(seed)
+    weights = [1 / rank for rank in range(1, AGENTS + 1)]
+    steps = []
+    for _ in range(STEPS):
+        callers: dict[str, None] = {}
+        while len(callers) < ACTIVE:
+            callers[f"a{rng.choices(range(AGENTS), weights)[0]}"] = None
+        steps.append(tuple(callers))
+    return Trace("zipf", AGENTS, tuple(steps))
+
+
+def diffusion(seed: int) -> Trace:
+    """News that starts with somebody in each second step and goes on to two in three of one's acquaintances who haven't
+    heard it; who hears it calls in the next step."""
+    rng = Random(seed)
+    graph = networkx.watts_strogatz_graph(AGENTS, 4, 0.1, seed=seed)
+    fronts: list[tuple[set[int], set[int]]] = []
+    steps = []
+    for now in range(STEPS):
+        if now % 2 == 0:
+            first = rng.randrange(AGENTS)
+            fronts.append(({first}, {first}))
+        callers = sorted({agent for front, _ in fronts for agent in front})
+        rng.shuffle(callers)
+        steps.append(tuple(f"a{agent}" for agent in callers))
+        fronts = [_spread(graph, front, heard, rng) for front, heard in fronts if front]
+    return Trace("diffusion", AGENTS, tuple(steps))
+
+
+def _spread(
+    graph: networkx.Graph[int], front: set[int], heard: set[int], rng: Random
+) -> tuple[set[int], set[int]]:
+    reached = {
+        other
+        for agent in sorted(front)
+        for other in sorted(graph[agent])
+        if other not in heard and rng.random() < 2 / 3
+    }
+    return reached, heard | reached
+
+
+def _drawn(name: str, gaps: Gaps, seed: int) -> Trace:
+    workload = Drawn(agents=AGENTS, steps=STEPS, gaps=gaps, seed=seed).workload(Foresight())
+    return Trace(name, AGENTS, tuple(tuple(call.agent for call in step) for step in workload.steps))
+
+
+TRACES: Mapping[str, Callable[[int], Trace]] = MappingProxyType(
+    {"village": village, "cyclic": cyclic, "random gaps": random_gaps, "zipf": zipf, "diffusion": diffusion}
+)

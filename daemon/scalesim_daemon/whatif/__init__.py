@@ -1,0 +1,1 @@
+"""What would happen if: the daemon's estimators and planner beside an engine that is only a model of its costs."""
