@@ -40,6 +40,7 @@ SERVER_INFO = (
     ),
     *("enable_metrics", "enable_lora", "max_loras_per_batch", "max_loaded_loras", "kv_events_config"),
     *("context_length", "served_model_name", "enable_hierarchical_cache"),
+    *("enable_memory_saver", "enable_weights_cpu_backup"),
 )
 LOAD, UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
 

@@ -82,6 +82,21 @@ def host_tier_flags(ratio: float = 2.0) -> list[str]:
     ]
 
 
+def storage_flags(segment: Path, size: int) -> list[str]:
+    """Flags for a storage of `size` bytes in the file `segment`, below a host tier."""
+    extra = {
+        "backend_name": "scalesim",
+        "module_path": "scalesim_adapters.sglang.plugin.storage",
+        "class_name": "HostStorage",
+        "segment": str(segment),
+        "bytes": size,
+    }
+    return [
+        *("--hicache-storage-backend", "dynamic"),
+        *("--hicache-storage-backend-extra-config", json.dumps(extra)),
+    ]
+
+
 class SglangServer(EngineServer):
     """One SGLang server with all its processes.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ GOLDEN = Golden("sglang-0.5.23.json")
 INFO = GOLDEN.all["server_info"]
 GENERATE, ABORT, CLOSE = "/generate", "/abort_request", "/close_session"
 LOAD, UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
+RELEASE, RESUME = "/release_memory_occupation", "/resume_memory_occupation"
 ITEM = PrefixItem("town/ann", "base", tuple(range(64)))
 Drive = Callable[[SglangAdapter], Awaitable[Any]]
 recorded, models_with = GOLDEN.recorded, GOLDEN.models_with
@@ -23,6 +24,18 @@ recorded, models_with = GOLDEN.recorded, GOLDEN.models_with
 def info_with(**changes: Any) -> httpx.Response:
     """Return what a server tells of itself that was started with other arguments."""
     return httpx.Response(200, json={**INFO, **changes})
+
+
+def inside(released: Sequence[str] = (), **changes: Any) -> httpx.Response:
+    """Return what a server tells of itself that has our plug-in, of whose memory this is released."""
+    told = {
+        "following": False,
+        "released": list(released),
+        "lora_device": [],
+        "lora_host": [],
+        "lora_held": [],
+    }
+    return info_with(kv_events_config=None, internal_states=[{"scalesim": told}], **changes)
 
 
 class Server(RecordedServer):
@@ -40,6 +53,8 @@ class Server(RecordedServer):
             UNLOAD: recorded("unload a LoRA"),
             CLOSE: recorded("close a session"),
             ABORT: recorded("abort a request that isn't there"),
+            RELEASE: httpx.Response(200, json=None),
+            RESUME: httpx.Response(200, json=None),
         }
         super().__init__(GOLDEN, usual | answers)
 

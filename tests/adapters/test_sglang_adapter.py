@@ -240,7 +240,8 @@ def test_priorities_age_where_they_decide_about_eviction_alone(
 
 
 def test_nothing_is_ever_sent_that_ends_a_server(lora: LoraItem) -> None:
-    """Release and resume of memory, and labels of requests, end it; a pinned LoRA can't be displaced any more."""
+    """Release and resume of memory where nobody guards them, and labels of requests, end it; a pinned LoRA can't be
+    displaced any more."""
     allowed = {"/server_info", MODELS, "/v1/loads", "/metrics", "/tokenize", GENERATE, CLOSE, LOAD, UNLOAD}
     fields = {"rid", "input_ids", "sampling_params", "session_id", "lora_path", "cache_salt", "priority"}
     policy = info_with(radix_eviction_policy="priority", kv_events_config=None)

@@ -9,7 +9,7 @@ import pytest
 from bench.rig import sglang, vllm
 from bench.rig.sglang import SglangServer
 from bench.rig.vllm import VllmServer
-from tests.engines import sglang_subject, vllm_inside, vllm_subject
+from tests.engines import sglang_inside, sglang_subject, vllm_inside, vllm_subject
 
 START_SECONDS = 600
 
@@ -49,6 +49,14 @@ def inside_vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vll
 def sglang_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SglangServer]:
     """SGLang with the tiny model and LoRAs, shared by all tests: none may kill it or leave a LoRA's name behind."""
     server = sglang_subject.start(tmp_path_factory.mktemp("sglang"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def inside_sglang_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SglangServer]:
+    """One with the plug-in, shared by all tests: as above, except that it may be restarted, and its model is awake."""
+    server = sglang_inside.start(tmp_path_factory.mktemp("inside"))
     yield server
     server.stop()
 

@@ -68,7 +68,8 @@ def test_agents_of_whom_nothing_is_foreseen_are_demoted_and_lose_their_blocks_fi
                     asked = [(await api.get(f"/v1/agents/demoted/{agent}")).json() for agent in far]
                     last = [(agent["decisions"] or [None])[0] for agent in asked]
                     return all(
-                        done and (done["action"], done["result"]) == ("demote", "done") for done in last
+                        done and (done["step"]["action"], done["result"]) == ("demote", "done")
+                        for done in last
                     )
 
                 await until(demoted)

@@ -1,9 +1,10 @@
-"""Drives one stock SGLang server: through requests for no token, its LoRA routes, sessions and KV event feed.
+"""Drives one SGLang server: through requests for no token, its LoRA routes, sessions and KV event feed, and with our
+plug-in inside it through the routes that put its model to sleep.
 
 A request for no token (`max_new_tokens` 0) brings a prompt's KV from storage or host to the device or computes it, and
 a LoRA into a slot. Nothing here sends what is known to end a server (0.5.23): `custom_labels` in a request, and
-release or resume of its memory. LoRAs are loaded once and never again while they are known: each load gives a LoRA
-another id, under which none of its cached KV is found.
+release or resume of its memory where our plug-in doesn't guard that. LoRAs are loaded once and never again while they
+are known: each load gives a LoRA another id, under which none of its cached KV is found.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from scalesim_adapters.http import Http, within
 from scalesim_adapters.kvevents.feed import KvFeed
 from scalesim_adapters.kvevents.link import Source, find_listener, reachable_form
 from scalesim_adapters.openai import ASK_SECONDS
+from scalesim_adapters.sglang.models import Models
 from scalesim_adapters.sglang.probe import KV_EVENTS, Facts, Server, describe, server_info
 
 GENERATE = "/generate"
@@ -81,6 +83,7 @@ class SglangAdapter:
         self._tagged = tagged
         self._http = Http(self._url, name, api_key, transport)
         self._loras = asyncio.Lock()
+        self._models = Models(self._http, self._server)
         self._info: EngineInfo | None = None
         self._ages = False
 
@@ -94,13 +97,14 @@ class SglangAdapter:
         return self._info
 
     async def inventory(self) -> Inventory:
-        """Return the LoRAs in the server's host memory; which of them have a slot only our plug-in says."""
+        """Return the LoRAs in the server's host memory. Which of them have a slot, and whether the model sleeps, only
+        our plug-in says."""
         known = await self._known_loras()
         plugin = (await self._server()).plugin
         if plugin is None:
             return known
         places = LoraPlaces(tuple(plugin.lora_device), tuple(plugin.lora_host), frozenset(plugin.lora_held))
-        return Inventory(known.loras, lora_places=places)
+        return Inventory(known.loras, lora_places=places, asleep=plugin.asleep)
 
     async def pressure(self) -> Pressure:
         """Ask how many requests run and wait. Those that have finished are counted where metrics are switched on."""
@@ -118,7 +122,7 @@ class SglangAdapter:
         return Pressure(running, waiting, sum(metrics.total(samples, name) for name in FINISHED))
 
     async def load(self, item: Item, tier: Tier, *, deadline: float) -> Outcome:
-        """Compute, bring back or touch a prefix; load a LoRA to the host, or touch it into a slot. Only
+        """Compute, bring back or touch a prefix; load a LoRA to the host, or touch it into a slot; wake the model. Only
         `Tier.DEVICE`."""
         if tier is not Tier.DEVICE:
             raise Unsupported(f"SGLang's stock routes load to the device alone, not to {tier}")
@@ -130,11 +134,16 @@ class SglangAdapter:
                 case LoraItem():
                     return await self._load_lora(item, deadline)
                 case ModelItem():
-                    raise Unsupported("SGLang's stock routes load no model")
+                    return await self._models.load(item, deadline)
 
     async def evict(self, item: Item, to: Tier, *, deadline: float) -> Outcome:
         """Let go of an agent's session: its prefix is the first to leave the device when room is needed, for the host
-        where the server has a tier there. The agent's next request, or a load, protects it again."""
+        where the server has a tier there. The agent's next request, or a load, protects it again. Or put the model to
+        sleep."""
+        if isinstance(item, ModelItem):
+            await self._check_capable(item.kind, Capability.SLEEP)
+            async with within(deadline, "putting the model to sleep"):
+                return await self._models.evict(to, deadline)
         if to is Tier.DEVICE or not isinstance(item, PrefixItem):
             raise Unsupported(f"SGLang's stock routes can't move {item.kind} to {to}")
         await self._check_capable(item.kind, Capability.DEMOTE)

@@ -16,6 +16,7 @@ KV_EVENTS = (
     '(from another machine: "tcp://*:5557" and "tcp://*:5558")'
 )
 SESSIONS = "--enable-session-radix-cache"
+SLEEP_FREES = "--enable-memory-saver --enable-weights-cpu-backup, which a CPU build doesn't have"
 
 
 class KvEvents(msgspec.Struct):
@@ -35,13 +36,19 @@ class StartupTime(msgspec.Struct):
 
 
 class PluginState(msgspec.Struct):
-    """What our plug-in adds to a scheduler's state: whether it evicts by due now, and LoRAs by name, those in slots
-    with the next victim first."""
+    """What our plug-in adds to a scheduler's state: whether it evicts by due now, what memory is released, and LoRAs by
+    name, those in slots with the next victim first."""
 
     following: bool
+    released: list[str]
     lora_device: list[str]
     lora_host: list[str]
     lora_held: list[str]
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the model sleeps: from the release of anything until the resume of everything no request runs."""
+        return bool(self.released)
 
 
 class SchedulerState(msgspec.Struct):
@@ -67,6 +74,8 @@ class Server(msgspec.Struct):
     enable_lora: bool | None = None
     max_loras_per_batch: int = 8
     max_loaded_loras: int | None = None
+    enable_memory_saver: bool = False
+    enable_weights_cpu_backup: bool = False
     kv_events_config: str | None = None
     internal_states: list[SchedulerState] = []
 
@@ -87,6 +96,11 @@ class Server(msgspec.Struct):
         if self.dp_size > 1:
             return f"{self.dp_size} data parallel replicas answer at one address: serve each at an address of its own"
         return None
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the model can be put to sleep and wakes as it was: without a copy its weights would be lost."""
+        return self.plugin is not None and (self.enable_weights_cpu_backup or not self.enable_memory_saver)
 
     @property
     def lora_slots(self) -> int:
@@ -141,7 +155,7 @@ def describe(facts: Facts) -> EngineInfo:
         capabilities={
             MemoryKind.PREFIX_KV: _prefix(facts),
             MemoryKind.LORA: _lora(server),
-            MemoryKind.MODEL: Capability.NONE,
+            MemoryKind.MODEL: _model(server),
         },
         max_model_len=next(iter(facts.base_models.values())),
         block_size=server.page_size,
@@ -171,6 +185,11 @@ def _lora(server: Server) -> Capability:
     return Capability.LIST | (Capability.LOAD if server.refusal is None else Capability.NONE)
 
 
+def _model(server: Server) -> Capability:
+    able = server.refusal is None and server.sleeps
+    return Capability.SLEEP | Capability.LOAD if able else Capability.NONE
+
+
 def _missing(facts: Facts) -> list[Missing]:
     server = facts.server
     wanted = (
@@ -189,6 +208,12 @@ def _missing(facts: Facts) -> list[Missing]:
             not server.enable_session_radix_cache,
             "demotion of one agent's prefix",
             f"{SESSIONS}, where every request carries its agent's session_id",
+        ),
+        (
+            server.plugin is not None
+            and not (server.enable_memory_saver and server.enable_weights_cpu_backup),
+            "memory freed by sleep",
+            SLEEP_FREES,
         ),
     )
     return [Missing(what, remedy) for missing, what, remedy in wanted if missing]
