@@ -31,9 +31,8 @@ class Ledger:
         computed = self._open.pop(agent, None)
         if computed is None:
             return
-        useful = min(computed, resident)
-        self.tokens_wasted += computed - useful
-        if useful:
+        self.tokens_wasted += max(0, computed - resident)
+        if resident:
             self.used += 1
         else:
             self.wasted += 1

@@ -68,7 +68,7 @@ class BlockCache:
     neither. Each request of ours takes `overhead` further blocks, which are free when it has ended. `reserve`
     blocks will be taken by the next invocations, beyond their prefixes. A step loads `chunk` blocks at most.
     `capacity` is what requests can use in all. `demoted` agents are the first to lose blocks; None where the engine
-    can't be told who that should be.
+    can't be told who that should be. Of `settling` agents, which have called just now, nothing may be foreseen yet.
     """
 
     free: int
@@ -79,6 +79,7 @@ class BlockCache:
     overhead: int = 1
     capacity: int = 0
     demoted: frozenset[str] | None = None
+    settling: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

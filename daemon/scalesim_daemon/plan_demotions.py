@@ -13,8 +13,8 @@ def plan_demotions(cache: BlockCache) -> list[Step]:
     """Return the steps, in order: first those who were demoted and are among the nearest again are touched, which
     protects them, then the others who have blocks are demoted, the farthest first.
 
-    The nearest are those whose prefixes fit the device together, each counted whole, beside what the next invocations
-    add.
+    Agents that are settling are left alone. The nearest are those whose prefixes fit the device together, each counted
+    whole, beside what the next invocations add.
     """
     if cache.demoted is None:
         return []
@@ -28,7 +28,10 @@ def plan_demotions(cache: BlockCache) -> list[Step]:
     ]
     seconds = {wish.agent: wish.seconds for wish in cache.wishes}
     there = {agent for lot in cache.lots for agent in lot.agents}
-    far = [(seconds.get(agent, math.inf), agent) for agent in there - near.keys() - cache.demoted]
+    far = [
+        (seconds.get(agent, math.inf), agent)
+        for agent in there - near.keys() - cache.demoted - cache.settling
+    ]
     return touches + [_demotion(agent, distance) for distance, agent in sorted(far, reverse=True)]
 
 

@@ -61,6 +61,7 @@ def block_cache(
         reserve=_reserve(wishes, view.blocks_per_invocation),
         capacity=info.device_blocks,
         demoted=frozenset(view.demoted) if _can_demote(info) else None,
+        settling=view.settling(),
     )
 
 

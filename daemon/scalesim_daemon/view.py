@@ -11,6 +11,9 @@ from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.population import Agent, Memory
 from scalesim_daemon.quiet import Quiet
 
+# How long a simulation may take after a call to say what its agent does next.
+SETTLE_SECONDS = 1.0
+
 
 class LoraPlaces:
     """The LoRAs an engine holds, by its rule: least recently used out first, on the device and on the host.
@@ -80,6 +83,7 @@ class EngineView:
         self.requests_started = 0
         self.served: dict[str, float] = {}
         self.demoted: set[str] = set()
+        self._ended: OrderedDict[str, float] = OrderedDict()
         self._serving: Counter[str] = Counter()
         self.blocks_per_invocation = 4.0
         self._stored_since_loss = 0
@@ -159,6 +163,13 @@ class EngineView:
         if capacity is not None and self._stored_since_loss >= capacity:
             self.known, self.unknown_why = True, None
 
+    def settling(self) -> frozenset[str]:
+        """Return the agents that have called just now, of whom nothing may be foreseen yet."""
+        late = monotonic() - SETTLE_SECONDS
+        while self._ended and next(iter(self._ended.values())) < late:
+            self._ended.popitem(last=False)
+        return frozenset(self._ended)
+
     def bound(self, agent: str, memory: Memory) -> None:
         """An agent's memory was bound: what was declared of its prefix before holds no longer."""
         if self.tree is None:
@@ -172,6 +183,7 @@ class EngineView:
         """The agent is gone, or has let go of its memory."""
         self.served.pop(agent, None)
         self.demoted.discard(agent)
+        self._ended.pop(agent, None)
         self.ledger.invoked(agent, 0)
         if self.tree is not None:
             self.tree.forget(agent)
@@ -193,6 +205,8 @@ class EngineView:
             del self._serving[agent]
             return
         self._serving -= Counter((agent,))
+        self._ended[agent] = monotonic()
+        self._ended.move_to_end(agent)
         if self.tree is not None:
             left = self.tree.released(agent)
             self.blocks_per_invocation += 0.1 * (left - self.blocks_per_invocation)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalesim_adapters.dues import DueTable
-from scalesim_adapters.vllm.plugin.ranking import Ranking
+from scalesim_adapters.tierranking import Ranking
 from scalesim_adapters.vllm.plugin.tier import Moves, Tier
 
 AGENTS = 6

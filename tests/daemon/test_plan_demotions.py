@@ -43,6 +43,11 @@ def test_a_request_that_is_served_keeps_its_agents_blocks() -> None:
     assert kinds(plan_demotions(cache_of(wishes, capacity=8))) == [(Action.DEMOTE, "a")]
 
 
+def test_who_has_called_just_now_is_left_alone() -> None:
+    cache = cache_of([Wish("a", 1.0, 4, 4)], capacity=4, unforeseen="bc")
+    assert kinds(plan_demotions(replace(cache, settling=frozenset("b")))) == [(Action.DEMOTE, "c")]
+
+
 def test_where_the_engine_can_not_be_told_nobody_is_demoted() -> None:
     cache = cache_of([Wish("a", 1.0, 4, 4)], capacity=2)
     assert plan_demotions(replace(cache, demoted=None)) == []

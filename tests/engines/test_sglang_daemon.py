@@ -64,15 +64,15 @@ def test_agents_of_whom_nothing_is_foreseen_are_demoted_and_lose_their_blocks_fi
                 for distance, agent in enumerate(near, 1):
                     publisher.activity(agent, for_=float(distance))
 
-                async def demoted() -> bool:
-                    asked = [(await api.get(f"/v1/agents/demoted/{agent}")).json() for agent in far]
-                    last = [(agent["decisions"] or [None])[0] for agent in asked]
-                    return all(
-                        done and (done["step"]["action"], done["result"]) == ("demote", "done")
-                        for done in last
-                    )
+                async def latest(agent: str) -> tuple[str, str] | None:
+                    said = (await api.get(f"/v1/agents/demoted/{agent}")).json()["decisions"]
+                    return (said[0]["step"]["action"], said[0]["result"]) if said else None
 
-                await until(demoted)
+                async def only_far_are_demoted() -> bool:
+                    demoted = [await latest(agent) == ("demote", "done") for agent in (*near, *far)]
+                    return demoted == [False] * len(near) + [True] * len(far)
+
+                await until(only_far_are_demoted)
                 await complete(engine, "demoted/pressure", tokens("demoted/pressure", 60 * BLOCK))
                 assert [await call(engine, f"demoted/{agent}") for agent in near] == [PREFIX] * len(near)
                 assert sum([await call(engine, f"demoted/{agent}") for agent in far]) < PREFIX * len(far)

@@ -30,8 +30,8 @@ from engine_parts import (
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.kv_cache_utils import KVCacheBlock
 
+from scalesim_adapters.blockusers import MOST_USERS
 from scalesim_adapters.dues import DueTable
-from scalesim_adapters.vllm.plugin.users import MOST_USERS
 
 ROUNDS = 400
 

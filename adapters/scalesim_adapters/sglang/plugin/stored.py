@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from scalesim_adapters.dues import DueTable
-from scalesim_adapters.vllm.plugin.ranking import Ranking
+from scalesim_adapters.tierranking import Ranking
 
 # Users are known of that many pages, or of twice as many as exist, before those of vanished pages are forgotten.
 REMEMBERED = 16384

@@ -10,10 +10,10 @@ from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue, KVCacheBlock
 
+from scalesim_adapters.blockusers import BlockUsers
 from scalesim_adapters.dues import DueTable
 from scalesim_adapters.vllm.plugin import versions
 from scalesim_adapters.vllm.plugin.queue import DueQueue
-from scalesim_adapters.vllm.plugin.users import BlockUsers
 
 INTERNALS: dict[type, dict[str, tuple[str, ...]]] = {
     FreeKVCacheBlockQueue: {

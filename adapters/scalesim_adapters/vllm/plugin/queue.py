@@ -11,9 +11,9 @@ from time import monotonic
 from vllm.logger import init_logger
 from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue, KVCacheBlock
 
+from scalesim_adapters.blockusers import BlockUsers
 from scalesim_adapters.dueorder import DueOrder
 from scalesim_adapters.dues import DueTable
-from scalesim_adapters.vllm.plugin.users import BlockUsers
 
 NOBODY = ""
 

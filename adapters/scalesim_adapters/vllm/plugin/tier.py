@@ -1,9 +1,9 @@
 """What a host tier's slots hold, and what moves when blocks leave the device. Pure.
 
 The tier is exclusive as far as it has to be: a block moves to the host when the device evicts it, and its slot is the
-first to be given away once it is back on the device. Where the tier is full and what takes its place on the device comes
-from the host, the two change places; while there is room the copy stays, and is not written again. What only old requests
-had is not kept.
+first to be given away once it is back on the device. Where the tier is full and what takes its place on the device
+comes from the host, the two change places; while there is room the copy stays, and is not written again. What only old
+requests had is not kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scalesim_adapters.dues import DueTable
-from scalesim_adapters.vllm.plugin.ranking import Ranking
+from scalesim_adapters.tierranking import Ranking
 
 # Users are known of that many blocks, or of twice as many as exist, before those of vanished blocks are forgotten.
 REMEMBERED = 16384

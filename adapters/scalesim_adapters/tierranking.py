@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 
+from scalesim_adapters.blockusers import BlockUsers
 from scalesim_adapters.dueorder import DueOrder
 from scalesim_adapters.dues import DueTable
-from scalesim_adapters.vllm.plugin.users import BlockUsers
 
 # Prompts of an agent that are looked at to tell what comes again: what only older ones had goes before anything else.
 REMEMBERED_PROMPTS = 2
