@@ -248,6 +248,11 @@ class EngineAdapter(Protocol):
         """Ask how busy the engine is."""
         ...
 
+    async def serving(self) -> int | None:
+        """Ask how many requests the server has now, ours included: at once, while `pressure` may tell what was true
+        before the engine's latest step. None where it doesn't tell."""
+        ...
+
     async def load(self, item: Item, tier: Tier, *, deadline: float) -> Outcome:
         """Bring an item to a tier; loading what is there refreshes its recency."""
         ...

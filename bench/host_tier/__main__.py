@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from bench.demo.lab import POOL_TOKENS
 from bench.demo.prompts import FRESH_TOKENS, PREFIX_TOKENS, write_prompts
 from bench.demo.runner import Run, play
 from bench.host_tier.engines import BLOCK_TOKENS, KINDS, TITLES, Kind, engine
@@ -39,14 +40,17 @@ class Row:
     errors: int
 
 
-async def measure(kind: Kind, village: Village, steps: int, warmup: int, share: float) -> Row:
+async def measure(
+    kind: Kind, village: Village, steps: int, warmup: int, share: float, pool: float | None
+) -> Row:
     """Play the village on a fresh engine of this kind."""
-    blocks_each = (PREFIX_TOKENS + FRESH_TOKENS) // BLOCK_TOKENS
-    tier_blocks = int(share * len(village.personas) * blocks_each)
+    population = len(village.personas) * (PREFIX_TOKENS + FRESH_TOKENS)
+    tier_blocks = int(share * population) // BLOCK_TOKENS
+    pool_tokens = POOL_TOKENS if pool is None else int(pool * population)
     folder = Path(tempfile.mkdtemp(prefix=f"tier-{kind}-"))
     print(f"{TITLES[kind]}: the logs are in {folder}", file=sys.stderr)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(engine(kind, folder, tier_blocks, f"ipc://{folder}/dues"))
+        server = stack.enter_context(engine(kind, folder, tier_blocks, f"ipc://{folder}/dues", pool_tokens))
         prompts = await write_prompts(server.url, village)
         speaker: Publisher | None = None
         if kind.startswith("due"):
@@ -101,13 +105,17 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=5, help="first steps that don't count")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.5, help="how much of the population the tier holds")
+    parser.add_argument(
+        "--pool", type=float, help="how much of the population the device holds; the demo's 0.34 by default"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["alone", "lru", "due"])
     given = parser.parse_args()
     village = Village(given.seed, given.steps)
     rows: list[Row] = []
     for kind in given.kinds:
         began = time.monotonic()
-        rows.append(asyncio.run(measure(kind, village, given.steps, given.warmup, given.share)))
+        playing = measure(kind, village, given.steps, given.warmup, given.share, given.pool)
+        rows.append(asyncio.run(playing))
         _print(rows[-1], rows[0], time.monotonic() - began)
     print(
         json.dumps(
@@ -115,6 +123,7 @@ def main() -> None:
                 "steps": given.steps,
                 "warmup": given.warmup,
                 "share": given.share,
+                "pool": given.pool,
                 "seed": given.seed,
                 "rows": [asdict(row) for row in rows],
             }

@@ -29,11 +29,13 @@ SCHEDULER: Final = "scalesim_adapters.vllm.plugin.scheduler.DueScheduler"
 
 
 @contextmanager
-def engine(kind: Kind, folder: Path, tier_blocks: int, dues: str) -> Iterator[VllmServer]:
+def engine(
+    kind: Kind, folder: Path, tier_blocks: int, dues: str, pool_tokens: int = POOL_TOKENS
+) -> Iterator[VllmServer]:
     """Run an engine of this kind; `dues` is where dues will be broadcast."""
     segments = Path(tempfile.mkdtemp(prefix="scalesim-bench-", dir="/dev/shm"))
     size = tier_blocks * (BLOCK_BYTES + 64) + (1 << 14)
-    flags = sidecar_flags(folder, POOL_TOKENS) + _kind_flags(kind, segments / "tier", size, dues)
+    flags = sidecar_flags(folder, pool_tokens) + _kind_flags(kind, segments / "tier", size, dues)
     environment = {"PYTHONPATH": f"{PLUGIN_ENVIRONMENT['PYTHONPATH']}:{ROOT}", **thread_binding()}
     try:
         with VllmServer(MODELS / "mid", flags, run=folder, env=environment) as server:

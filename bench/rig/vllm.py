@@ -72,7 +72,7 @@ def sidecar_flags(
     return [
         *_common(max_model_len),
         *("--block-size", str(block_size), "--num-gpu-blocks-override", str(pool_tokens // block_size + 1)),
-        *("--scheduling-policy", "priority"),
+        *("--scheduling-policy", "priority", "--enable-server-load-tracking"),
         *("--kv-events-config", json.dumps(events)),
     ]
 

@@ -84,7 +84,6 @@ class Acts:
             memory.cache_salt if memory else None,
         )
         self._view.requests_started += 1
-        self._view.demoted.discard(step.key)
         tree.started(step.key)
         if memory is not None and memory.lora_name is not None:
             self._view.loras.used(memory.lora_name)
@@ -92,6 +91,7 @@ class Acts:
             outcome = await self._adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
         finally:
             tree.released(step.key)
+        self._view.demoted.discard(step.key)
         if step.action is Action.TOUCH:
             self._view.ledger.touches += 1
         computed = max(0, len(item.token_ids) - outcome.cached)
@@ -101,8 +101,13 @@ class Acts:
 
     async def _demote(self, agent: str) -> None:
         item = PrefixItem(agent, self.model(None), ())
-        await self._adapter.evict(item, Tier.HOST, deadline=DEADLINE_SECONDS)
+        # A request that starts meanwhile protects the agent again.
         self._view.demoted.add(agent)
+        try:
+            await self._adapter.evict(item, Tier.HOST, deadline=DEADLINE_SECONDS)
+        except BaseException:
+            self._view.demoted.discard(agent)
+            raise
         if self._view.tree is not None:
             self._view.tree.demoted(agent)
 

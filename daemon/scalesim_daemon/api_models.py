@@ -331,7 +331,7 @@ class Accuracy(Answer):
 
 
 class EstimatorState(Answer):
-    """One estimator of one stream, or their blend: whether it has a say, and how good it was."""
+    """One estimator of one stream, or their blend: whether it is admitted, and how good it was."""
 
     source: str
     simulation: str

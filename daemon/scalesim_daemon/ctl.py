@@ -95,7 +95,7 @@ def explain(
 
 @app.command()
 def estimators(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """How good each estimator was at foretelling the calls, and whether it has a say."""
+    """How good each estimator was at foretelling the calls, and whether it is admitted."""
     with _client(url) as client:
         known = _ask(client, "/v1/estimators", Estimators)
     _show(known.model_dump(mode="json"), ctl_views.estimators(known), as_json)

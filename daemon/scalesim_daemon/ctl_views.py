@@ -80,7 +80,7 @@ def estimators(known: Estimators) -> RenderableType:
             (
                 "source",
                 "estimator",
-                "has a say",
+                "admitted",
                 "pairs",
                 "in order",
                 "without it",

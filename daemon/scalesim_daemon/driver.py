@@ -152,8 +152,8 @@ class Driver:
 
     def finished(self, agent: str, lora_name: str | None) -> None:
         """An announced request of the agent has ended: what that did to LoRAs is asked where the engine tells."""
-        self.view.finished(agent, lora_name)
-        if lora_name is not None and self.view.loras.exact:
+        served = self.view.finished(agent, lora_name)
+        if served and lora_name is not None and self.view.loras.exact:
             self._loras_used.set()
 
     async def _follow_loras(self) -> None:
@@ -165,14 +165,28 @@ class Driver:
             except EngineError as error:
                 self._unreachable(error)
             self._wake()
+            await asyncio.sleep(FEED_LAG_SECONDS)
 
     async def _measure_forever(self) -> None:
         while True:
+            await self._look_for_others()
             watched = "engine" in self._tracks and self.view.quiet.shared(monotonic())
             every = WORKING_PRESSURE_SECONDS if watched else PRESSURE_SECONDS
             if self.view.reachable and monotonic() - self._pressure_at >= every:
                 await self._measure()
             await asyncio.sleep(WORKING_PRESSURE_SECONDS)
+
+    async def _look_for_others(self) -> None:
+        """Let go of the engine as soon as its server has more than our own request."""
+        if "engine" not in self._tracks:
+            return
+        try:
+            serving = await self.adapter.serving()
+        except EngineError as error:
+            self._unreachable(error)
+            return
+        if serving is not None and serving > 1:
+            self.cancel("requests wait")
 
     async def _measure(self) -> None:
         try:

@@ -188,7 +188,7 @@ class SidecarCollector(Collector):
         known = report_estimators.by_clock(self._sidecar.population)
         admitted = GaugeMetricFamily(
             "scalesim_estimator_admitted_streams",
-            "Streams in which the estimator has a say.",
+            "Streams in which the estimator is admitted.",
             labels=["estimator", "clock"],
         )
         for (name, clock), (streams, _) in known.items():

@@ -14,7 +14,7 @@ def plan_demotions(cache: BlockCache) -> list[Step]:
     protects them, then the others who have blocks are demoted, the farthest first.
 
     Agents that are settling are left alone. The nearest are those whose prefixes fit the device together, each counted
-    whole, beside what the next invocations add.
+    whole, beside what the next invocations add; a prefix that doesn't fit by itself is none of them.
     """
     if cache.demoted is None:
         return []
@@ -38,6 +38,8 @@ def plan_demotions(cache: BlockCache) -> list[Step]:
 def _nearest(cache: BlockCache) -> Iterator[Wish]:
     room = cache.capacity - cache.reserve
     for wish in sorted(cache.wishes, key=lambda wish: (not wish.held, wish.seconds)):
+        if wish.blocks > cache.capacity - cache.reserve and not wish.held:
+            continue
         room -= wish.blocks
         if room < 0 and not wish.held:
             return

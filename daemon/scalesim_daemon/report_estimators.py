@@ -39,7 +39,7 @@ def by_clock(population: Population) -> dict[tuple[str, ClockKind], tuple[int, F
 
 def order(population: Population) -> Figures:
     """Return the figures of the blends of all streams; only what they say of pairs means something over clocks."""
-    return sum((quality.figures()[Blend.name] for quality in population.qualities().values()), Figures())
+    return sum((quality.blend_figures() for quality in population.qualities().values()), Figures())
 
 
 def _by_name(population: Population, source: str) -> Iterator[tuple[str, bool, Figures]]:

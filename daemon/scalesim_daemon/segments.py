@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from scalesim_adapters.hostbuf.segment import InUse, provide
+from scalesim_adapters.hostbuf.segment import InUse, SegmentError, provide
 from scalesim_daemon.settings import ConfigError, EngineSettings
 
 log = structlog.get_logger(__name__)
@@ -27,5 +27,8 @@ def provide_segments(engines: Iterable[EngineSettings]) -> None:
                 engine=engine.name,
                 segment=str(tier.segment),
             )
+        except SegmentError as error:
+            raise ConfigError(f"engines: {engine.name}: host_tier: {error.strerror}") from error
         except OSError as error:
-            raise ConfigError(f"engines: {engine.name}: host_tier: {error.strerror or error}") from error
+            why = f"{tier.segment} can't be made: {error.strerror or error}: name another file"
+            raise ConfigError(f"engines: {engine.name}: host_tier: {why}") from error

@@ -147,7 +147,7 @@ class HostTierSettings(Section):
     """The host tier of one engine's plug-in: `bytes` of shared memory in the file `segment`, which the daemon makes."""
 
     segment: AbsolutePath
-    bytes: Annotated[ByteSize, Field(ge=1)]
+    bytes: Annotated[ByteSize, Field(ge=1, lt=1 << 63)]
 
 
 class EngineSettings(Section):

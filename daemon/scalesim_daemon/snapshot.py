@@ -44,12 +44,13 @@ def block_cache(
     tree, info = view.tree, view.info
     if tree is None or info is None or info.device_blocks is None or not view.known:
         return None
+    view.demoted.intersection_update(tree.agents())
     distances = {agent: ranking.seconds(agent) for agent in tree.agents() if at_home(agent)}
     held = {agent for agent in distances if ranking.held(agent)}
     wishes = [
         Wish(agent, seconds, tree.prefix_blocks(agent), tree.resident_blocks(agent), agent in held)
         for agent, seconds in distances.items()
-        if seconds < math.inf
+        if seconds < math.inf or agent in held
     ]
     wishes.sort(key=lambda wish: (wish.seconds, -ranking.recency(wish.agent), wish.agent))
     nearness = distances | dict.fromkeys(held, PINNED_SECONDS)

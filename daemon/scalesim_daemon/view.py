@@ -199,11 +199,12 @@ class EngineView:
         if agent.memory is not None and agent.memory.lora_name in self.loras.registered:
             self.loras.used(agent.memory.lora_name)
 
-    def finished(self, agent: str, lora_name: str | None) -> None:
-        """An announced request of the agent has ended; the engine used its LoRA in every step until then."""
+    def finished(self, agent: str, lora_name: str | None) -> bool:
+        """An announced request of the agent has ended; the engine used its LoRA in every step until then. Return
+        whether it was here."""
         if not self._serving[agent]:
             del self._serving[agent]
-            return
+            return False
         self._serving -= Counter((agent,))
         self._ended[agent] = monotonic()
         self._ended.move_to_end(agent)
@@ -212,3 +213,4 @@ class EngineView:
             self.blocks_per_invocation += 0.1 * (left - self.blocks_per_invocation)
         if lora_name in self.loras.registered:
             self.loras.used(lora_name)
+        return True

@@ -87,8 +87,8 @@ class HistoryEstimator(ByType):
             past.invoked(now)
         for leader, at in self._recent:
             known = self._pasts.get(leader)
-            # The agent follows with its first invocation since.
-            if known is not None and leader != agent and before < at <= now:
+            # The agent follows a leader's last invocation with its own first one since.
+            if known is not None and leader != agent and before < at == known.last:
                 known.followed_by(agent, now - at)
         self._recent.append((agent, now))
         changed = [agent]

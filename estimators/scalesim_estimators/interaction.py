@@ -96,14 +96,14 @@ class InteractionEstimator(ByType):
                 neighbour = self._motions[other]
                 near = contacts(motion, neighbour, max(motion.start, neighbour.start))
                 if near:
-                    self._meet(agent, other, _continued(before.pop(other, ()), near, now), changed)
+                    self._meet(agent, other, _continued(before.pop(other, ()), near, now), now, changed)
         for other in before:
-            self._part(agent, other, changed)
+            self._part(agent, other, now, changed)
         if self._renew(agent):
             changed[agent] = None
         return changed
 
-    def _meet(self, agent: str, other: str, near: Contacts, changed: dict[str, None]) -> None:
+    def _meet(self, agent: str, other: str, near: Contacts, now: float, changed: dict[str, None]) -> None:
         self._meetings.setdefault(agent, {})[other] = near
         self._meetings.setdefault(other, {})[agent] = near
         best = self._best.get(other)
@@ -115,11 +115,14 @@ class InteractionEstimator(ByType):
         if meeting is not None and (best is None or (meeting, agent) < best):
             self._best[other] = (meeting, agent)
             changed[other] = None
+        elif best is not None and best[0] < now:
+            # The nearest came to nothing: a later one holds in its place.
+            changed[other] = None
 
-    def _part(self, agent: str, other: str, changed: dict[str, None]) -> None:
+    def _part(self, agent: str, other: str, now: float, changed: dict[str, None]) -> None:
         del self._meetings[other][agent]
         best = self._best.get(other)
-        if best is not None and best[1] == agent and self._renew(other):
+        if best is not None and (self._renew(other) if best[1] == agent else best[0] < now):
             changed[other] = None
 
     def _renew(self, agent: str) -> bool:

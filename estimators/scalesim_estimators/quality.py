@@ -70,6 +70,7 @@ class Quality:
 
     __slots__ = (
         "_always",
+        "_dropped",
         "_invoked",
         "_learned",
         "_needed",
@@ -83,7 +84,7 @@ class Quality:
     )
 
     def __init__(self, names: Sequence[str], *, always: Collection[str] = (), window: int = 256) -> None:
-        """Judge the estimators of these `names`, in the blend's order, except those that are `always` admitted."""
+        """Judge the estimators of these `names`, in the blend's order; those of `always` are never judged away."""
         self.names = tuple(names)
         self.admitted = [True] * (len(names) - 1) + [False]
         self._always = [name in always for name in names]
@@ -94,6 +95,8 @@ class Quality:
         self._learned = len(names) - 1
         self._silence: _Row = (-math.inf, (math.inf,) * len(names), (0.0,) * len(names))
         self._rows: dict[str, deque[_Row]] = {}
+        self._dropped: set[str] = set()
+        """Agents of which older rows are no longer known."""
         self._invoked: dict[str, float] = {}
         self._realised: deque[_Realised] = deque(maxlen=_NEIGHBOURS)
 
@@ -101,8 +104,12 @@ class Quality:
         """Return the figures of each estimator, and those of the blend."""
         return {name: score.figures() for name, score in zip((*self.names, BLEND), self._scores, strict=True)}
 
+    def blend_figures(self) -> Figures:
+        """Return the figures of the blend."""
+        return self._scores[-1].figures()
+
     def is_admitted(self, name: str) -> bool:
-        """Return whether an estimator has a say; unknown names raise `ValueError`."""
+        """Return whether an estimator is admitted; unknown names raise `ValueError`."""
         return self.admitted[self.names.index(name)]
 
     def estimated(
@@ -118,6 +125,8 @@ class Quality:
         if rows and rows[-1][0] == now:
             rows.pop()
         if not rows or rows[-1][1] != dues:
+            if len(rows) == _CHANGES_KEPT:
+                self._dropped.add(agent)
             confidences = tuple([0.0 if estimate is None else estimate.confidence for estimate in estimates])
             rows.append((now, dues, confidences))
 
@@ -146,6 +155,7 @@ class Quality:
     def forget(self, agent: str) -> None:
         """Drop what is kept of a released agent; what was scored stays."""
         self._rows.pop(agent, None)
+        self._dropped.discard(agent)
         self._invoked.pop(agent, None)
 
     def _differing(self, admitted: Sequence[bool]) -> list[str]:
@@ -158,11 +168,10 @@ class Quality:
 
     def _row_before(self, agent: str, clock: float) -> _Row:
         """Return what was held just before `clock`; `_UNKNOWN` where that is no longer known."""
-        rows = self._rows.get(agent, ())
-        for row in reversed(rows):
+        for row in reversed(self._rows.get(agent, ())):
             if row[0] < clock:
                 return row
-        return _UNKNOWN if len(rows) == _CHANGES_KEPT else self._silence
+        return _UNKNOWN if agent in self._dropped else self._silence
 
     def _judge_forecasts(self, row: _Row, now: float, floor: float, slack: float) -> None:
         _, dues, confidences = row

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scalesim_adapters.hostbuf import segment as segments
-from scalesim_adapters.hostbuf.segment import InUse, NoRoom, Segment, SegmentError, held, provide
+from scalesim_adapters.hostbuf.segment import MAGIC, InUse, NoRoom, Segment, SegmentError, held, provide
 from tests.conftest import SMALL
 
 SIZE = 1 << 20
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from scalesim_adapters.hostbuf.segment import Segment
 segment = Segment(Path(sys.argv[1]), int(sys.argv[2]))
-segment.buffer[:5] = b"alive"
+segment.buffer[:13] = b"SCALESIMalive"
 print("holds", flush=True)
 sys.stdin.read()
 """
@@ -35,13 +35,13 @@ def test_a_segment_is_allocated_private_and_keeps_its_content(tmp_path: Path) ->
     assert stat.S_IMODE(status.st_mode) == 0o600
     assert status.st_size == SIZE
     assert status.st_blocks * 512 >= SIZE
-    first.buffer[:4] = b"kept"
+    first.buffer[:12] = MAGIC + b"kept"
     first.close()
     second = Segment(path, SIZE)
-    assert second.buffer[:4] == b"kept"
+    assert second.buffer[:12] == MAGIC + b"kept"
     second.close()
     larger = Segment(path, 2 * SIZE)
-    assert larger.buffer[:4] == bytes(4)
+    assert larger.buffer[:12] == bytes(12)
     larger.close()
 
 
@@ -78,7 +78,7 @@ def test_only_one_process_holds_a_segment_and_its_death_frees_it(tmp_path: Path)
             Segment(path, 2 * SIZE).close()
     assert not held(path)
     after = Segment(path, SIZE)
-    assert after.buffer[:5] == b"alive"
+    assert after.buffer[:13] == MAGIC + b"alive"
     after.close()
 
 
@@ -96,13 +96,24 @@ def test_what_is_provided_is_whole_and_what_an_engine_holds_is_left_alone(tmp_pa
         assert held(path)
         engine.kill()
     provide(path, SIZE)
-    assert path.read_bytes()[:5] == b"alive"
+    assert path.read_bytes()[:13] == MAGIC + b"alive"
     path.chmod(0o644)
     provide(path, SIZE)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert path.read_bytes()[:5] == b"alive"
+    assert path.read_bytes()[:13] == MAGIC + b"alive"
     provide(path, 2 * SIZE)
     assert path.read_bytes() == bytes(2 * SIZE)
+
+
+@pytest.mark.parametrize("size", [1, SIZE])
+def test_what_is_no_segment_is_left_as_it_is(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "letters"
+    path.write_bytes(b"precious" * 2)
+    with pytest.raises(SegmentError, match="is no segment: name another"):
+        provide(path, size)
+    assert path.read_bytes() == b"precious" * 2
+    with pytest.raises(SegmentError, match="is no file"):
+        provide(Path("/dev/null"), size)
 
 
 def test_a_file_without_its_blocks_is_filled_before_an_engine_meets_it(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ DONE = httpx.Response(200, json={})
 ASLEEP = httpx.Response(200, json={"is_sleeping": True})
 AWAKE = httpx.Response(200, json={"is_sleeping": False})
 
+RANKED = Capability.LIST | Capability.EVICT | Capability.HINT
+
 
 def told(**changes: Any) -> httpx.Response:
     """The plug-in's answer, changed in places; of LoRAs where `loras` is a part."""
@@ -99,12 +101,12 @@ def lora(tmp_path: Path) -> LoraItem:
     [
         (told(), False, MemoryKind.LORA, Capability.EVICT | Capability.DEMOTE),
         (told(loras=None), False, MemoryKind.LORA, Capability.NONE),
-        (told(), False, MemoryKind.PREFIX_KV, Capability.LIST | Capability.EVICT),
+        (told(), False, MemoryKind.PREFIX_KV, RANKED),
         (
             told(host_tier=True),
             False,
             MemoryKind.PREFIX_KV,
-            Capability.LIST | Capability.EVICT | Capability.DEMOTE,
+            RANKED | Capability.DEMOTE,
         ),
         (told(ranks=False), False, MemoryKind.PREFIX_KV, Capability.NONE),
         (told(), False, MemoryKind.MODEL, Capability.LOAD),

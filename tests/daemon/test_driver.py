@@ -48,6 +48,7 @@ class Engine:
         self.working = asyncio.Event()
         self.done = asyncio.Event()
         self.refusal: Exception | None = None
+        self.others: int | None = None
 
     async def is_looked_at(self) -> None:
         """Wait until one look is over: that is when the next one begins."""
@@ -64,6 +65,9 @@ class Engine:
     async def events(self) -> Any:
         await asyncio.Event().wait()
         yield
+
+    async def serving(self) -> int | None:
+        return self.others
 
     async def pressure(self) -> Pressure:
         self.looks.set()
@@ -113,6 +117,37 @@ def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure
             assert await results.get() == result
             if result == "done":
                 assert view.quiet.may_start(0, 0.1, 0.0), "what was our own keeps nothing from starting"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("others", "result"), [(None, "done"), (0, "done"), (1, "done"), (2, "cancelled: requests wait")]
+)
+def test_speculative_work_gives_way_as_soon_as_the_server_has_more(others: int | None, result: str) -> None:
+    async def scene() -> None:
+        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        driver = Driver(
+            cast(EngineAdapter, engine),
+            view,
+            Population(),
+            cast(LoraLibrary, None),
+            lambda: None,
+            lambda record: results.put_nowait(record.result),
+        )
+        view.probed(INFO)
+        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
+        running = asyncio.create_task(driver.run())
+        async with asyncio.timeout(10):
+            await engine.is_looked_at()
+            engine.others = others
+            driver.pursue([LOAD], [], announced=0)
+            await engine.working.wait()
+            await engine.is_looked_at()
+            engine.done.set()
+            assert await results.get() == result
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

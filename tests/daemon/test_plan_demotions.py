@@ -38,6 +38,11 @@ def test_who_comes_near_again_is_protected_by_a_touch() -> None:
     assert (step.action, step.key, step.start, step.stop) == (Action.TOUCH, "a", 0, 3)
 
 
+def test_one_that_does_not_fit_by_itself_leaves_the_others_where_they_are() -> None:
+    wishes = [Wish("a", 1.0, 50, 4), Wish("b", 2.0, 4, 4), Wish("c", 3.0, 4, 4)]
+    assert kinds(plan_demotions(cache_of(wishes, capacity=8))) == [(Action.DEMOTE, "a")]
+
+
 def test_a_request_that_is_served_keeps_its_agents_blocks() -> None:
     wishes = [Wish("a", 1.0, 4, 4), Wish("b", math.inf, 40, 4, held=True)]
     assert kinds(plan_demotions(cache_of(wishes, capacity=8))) == [(Action.DEMOTE, "a")]
@@ -53,7 +58,7 @@ def test_where_the_engine_can_not_be_told_nobody_is_demoted() -> None:
     assert plan_demotions(replace(cache, demoted=None)) == []
 
 
-wish = st.tuples(st.floats(0, 9), st.integers(1, 5), st.integers(0, 5), st.booleans())
+wish = st.tuples(st.floats(0, 9) | st.just(math.inf), st.integers(1, 5), st.integers(0, 5), st.booleans())
 
 
 @given(st.lists(wish, max_size=6), st.integers(0, 20), st.sets(st.sampled_from(NAMES)), st.integers(0, 4))

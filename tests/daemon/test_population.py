@@ -7,6 +7,7 @@ import pytest
 
 from scalesim_client.events import (
     ActivityStarted,
+    AgentMoved,
     AgentRegistered,
     AgentReleased,
     AgentWoken,
@@ -335,3 +336,23 @@ def test_the_requests_of_a_source_that_fell_silent_count_as_ended(population: Po
     assert population.in_flight() == 0
     assert population.take_changes().finished == ["sim/a"]
     assert after(population, said(finished()), wall=123.0).finished == []
+
+
+def walks(agent: str, x: float) -> AgentMoved:
+    return AgentMoved(agent=agent, xy=(x, 0), destination=(0, 0), speed=1.0, vision=1.0)
+
+
+def test_after_a_meeting_that_came_to_nothing_the_next_one_is_foreseen(population: Population) -> None:
+    stands = AgentMoved(agent="a", xy=(0, 0), vision=1.0)
+    after(population, said(StepAdvanced(now=0), StepAdvanced(now=1), stands, walks("b", 5)))
+    after(population, *(said(StepAdvanced(now=now)) for now in range(2, 12)))
+    due = population.board.get("sim/a")
+    assert due is not None
+    assert due.basis == "overdue: interaction with b"
+    after(population, said(walks("c", -6)))
+    due = population.board.get("sim/a")
+    assert due is not None
+    assert (due.basis, due.distance) == ("interaction with c", 5.0)
+    after(population, said(AgentReleased(agent="c")))
+    due = population.board.get("sim/a")
+    assert due is None or due.distance == math.inf

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalesim_adapters.base import Cleared, EngineInfo, FeedLost
+from scalesim_adapters.base import Capability, Cleared, EngineInfo, FeedLost, MemoryKind
 from scalesim_client.events import (
     ActivityStarted,
     AgentRegistered,
@@ -21,8 +22,9 @@ from scalesim_client.events import (
 )
 from scalesim_daemon.blocks import PARTLY_FILLED
 from scalesim_daemon.gate import Opened, Said, Stream
-from scalesim_daemon.plan import BlockCache, Lot
+from scalesim_daemon.plan import Action, BlockCache, Lot
 from scalesim_daemon.plan_blocks import plan_blocks
+from scalesim_daemon.plan_demotions import plan_demotions
 from scalesim_daemon.population import Population
 from scalesim_daemon.snapshot import PINNED_SECONDS, Ranking, block_cache, lora_cache
 from scalesim_daemon.view import EngineView
@@ -30,6 +32,7 @@ from tests.daemon.reference_pool import Pool, Request
 from tests.daemon.test_plan_blocks import carry_out, look, prefixes
 
 STREAM = Stream("src", "sim", 1, "step")
+INFO = EngineInfo("vllm", "0", "1", ("base",), {}, block_size=2)
 
 
 class World:
@@ -41,7 +44,7 @@ class World:
         self.population = Population()
         self.population.apply([Opened(STREAM)], 0.0)
         self.view = EngineView("engine", quiet_share=0.1)
-        self.view.probed(EngineInfo("vllm", "0", "1", ("base",), {}, block_size=2, device_blocks=blocks))
+        self.view.probed(replace(INFO, device_blocks=blocks))
         self.view.happened(Cleared())
         self.pins: set[str] = set()
         for name, prefix in agents.items():
@@ -164,6 +167,20 @@ def test_an_agent_that_calls_is_held_and_its_blocks_are_no_lots() -> None:
     assert plan_blocks(cache) == []
     world.answer(request)
     assert world.snapshot().lots == (Lot(2, ("sim/a",), 3.0),)
+
+
+def test_who_is_served_is_not_demoted_though_nothing_is_foreseen_of_them() -> None:
+    world = World(20, {"a": [1, 2, 3, 4], "b": [5, 6, 7, 8]})
+    world.view.probed(replace(INFO, device_blocks=20, capabilities={MemoryKind.PREFIX_KV: Capability.DEMOTE}))
+    for name in "ab":
+        world.pool.serve(f"sim/{name}", [*world.agents[f"sim/{name}"], 9])
+    world.hear()
+    world.say(InvocationStarted(agent="a"))
+    assert [(step.action, step.key) for step in plan_demotions(world.snapshot())] == [
+        (Action.DEMOTE, "sim/b")
+    ]
+    world.say(InvocationFinished(agent="a"))
+    assert [step.key for step in plan_demotions(world.snapshot())] == ["sim/b"], "a has called just now"
 
 
 def test_what_is_left_of_a_held_agent_is_as_near_as_can_be() -> None:

@@ -42,7 +42,7 @@ def subject_of(server: vllm.VllmServer) -> Subject:
     stock = vllm_subject.subject_of(server)
     return replace(
         stock,
-        prefix=stock.prefix | Capability.LIST | Capability.EVICT,
+        prefix=stock.prefix | Capability.LIST | Capability.EVICT | Capability.HINT,
         lora=stock.lora | Capability.EVICT | Capability.DEMOTE,
         model=Capability.LOAD | Capability.SLEEP,
         missing=("memory freed by sleep",),

@@ -43,6 +43,7 @@ class EngineRoutes:
         app.add_api_route("/version", self.version)
         app.add_api_route("/v1/models", self.models)
         app.add_api_route("/metrics", self.metrics)
+        app.add_api_route("/load", self.load)
         app.add_api_route("/kv_event_sources", self.kv_event_sources)
         for path, handler in {
             "/v1/completions": self.complete,
@@ -74,6 +75,11 @@ class EngineRoutes:
     async def metrics(self) -> Response:
         """Tell the engine's counts."""
         return Response(exposition(self._engine, self._started), media_type=METRICS_TYPE)
+
+    async def load(self) -> dict[str, int]:
+        """Tell how many requests there are, as vLLM does with `--enable-server-load-tracking`."""
+        scheduler = self._engine.scheduler
+        return {"server_load": len(scheduler.running) + len(scheduler.waiting)}
 
     async def kv_event_sources(self) -> dict[str, Any]:
         """Tell where the KV event feed is."""

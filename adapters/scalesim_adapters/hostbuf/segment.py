@@ -13,6 +13,8 @@ import stat
 from pathlib import Path
 
 MODE = 0o600
+MAGIC = b"SCALESIM"
+"""What the content of a segment begins with, where it has any."""
 
 
 class SegmentError(OSError):
@@ -84,7 +86,10 @@ def _locked(path: Path) -> int:
         raise SegmentError(error.errno, f"the segment {path} can't be opened: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file).st_uid != os.geteuid():
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise SegmentError(errno.EINVAL, f"{path} is no file: name another as the segment")
+        if status.st_uid != os.geteuid():
             raise SegmentError(errno.EPERM, f"the segment {path} belongs to another user: name another")
         os.fchmod(file, MODE)
     except BlockingIOError as error:
@@ -112,6 +117,10 @@ def _is_allocated(status: os.stat_result, size: int) -> bool:
 def _allocate(file: int, path: Path, size: int) -> None:
     if _is_allocated(os.fstat(file), size):
         return
+    if os.pread(file, len(MAGIC), 0) not in (b"", MAGIC, bytes(len(MAGIC))):
+        raise SegmentError(
+            errno.EEXIST, f"{path} is no segment: name another, or remove it if nobody needs it"
+        )
     os.ftruncate(file, 0)
     space = os.fstatvfs(file)
     free = space.f_bavail * space.f_frsize

@@ -18,7 +18,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-MAGIC = b"SCALESIM"
+from scalesim_adapters.hostbuf.segment import MAGIC
+
 FORMAT = 1
 PAGE = 4096
 RECORD = 64

@@ -121,6 +121,10 @@ class SglangAdapter:
             samples = {}
         return Pressure(running, waiting, sum(metrics.total(samples, name) for name in FINISHED))
 
+    async def serving(self) -> int | None:
+        """Return None: SGLang has only the counts that `pressure` reads."""
+        return None
+
     async def load(self, item: Item, tier: Tier, *, deadline: float) -> Outcome:
         """Compute, bring back or touch a prefix; load a LoRA to the host, or touch it into a slot; wake the model. Only
         `Tier.DEVICE`."""

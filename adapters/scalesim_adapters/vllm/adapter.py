@@ -122,6 +122,17 @@ class VllmAdapter:
         inside = await self._routes.state(ASK_SECONDS)
         return counted if inside is None else replace(counted, running=0, waiting=inside.requests)
 
+    async def serving(self) -> int | None:
+        """Return the server's count of requests; one that doesn't keep it (`--enable-server-load-tracking`) says 0."""
+        try:
+            answer = await self._http.json("GET", "/load", deadline=ASK_SECONDS)
+        except (Unsupported, NotFound):
+            return None
+        count = answer.get("server_load") if isinstance(answer, dict) else None
+        if not isinstance(count, int):
+            raise ProtocolMismatch(f"/load answered {answer!r}")
+        return count
+
     async def _look_inside(self) -> None:
         self._inside = await self._routes.state(ASK_SECONDS) or self._inside
 

@@ -98,7 +98,7 @@ def describe(facts: Facts) -> EngineInfo:
         elif facts.lora_enabled:
             missing.append(Missing("exact LoRA residency", EXTENSION))
         if inside.ranks:
-            prefix |= Capability.LIST | Capability.EVICT
+            prefix |= Capability.LIST | Capability.EVICT | Capability.HINT
             prefix |= Capability.DEMOTE if inside.host_tier else Capability.NONE
         else:
             missing.append(Missing("eviction by due", SCHEDULER))

@@ -46,10 +46,10 @@ class HostMemory:
             self.slots = Slots(self._segment.buffer, self.block_bytes, {**identity, **shape}, holder)
             if not self.slots.count:
                 raise ValueError(f"{size:,} bytes are too few for one block of {self.block_bytes:,} bytes")
-        except ValueError:
+            self.pages = kind(caches.tensors, self._segment.buffer, self.slots)
+        except (ValueError, RuntimeError):
             self._segment.close()
             raise
-        self.pages = kind(caches.tensors, self._segment.buffer, self.slots)
 
     def close(self) -> None:
         """Let go of the segment; its content stays."""

@@ -69,6 +69,9 @@ class DevicePages:
 
     def __init__(self, caches: Sequence[CanonicalKVCacheTensor], buffer: mmap.mmap, slots: Slots) -> None:
         self._device = caches[0].tensor.device
+        # First of all, since a full device has no room for it: nothing of the segment is in use by then.
+        largest = max(cache.page_size_bytes for cache in caches)
+        self._bounce = torch.empty(largest, dtype=torch.int8, device=self._device)
         size = slots.count * slots.stride
         rows = torch.frombuffer(buffer, dtype=torch.int8, count=size, offset=slots.data_offset)
         rows = rows.view(slots.count, slots.stride)
@@ -78,8 +81,6 @@ class DevicePages:
             page = cache.page_size_bytes
             self._pages.append((cache.tensor[:, :page], rows[:, start : start + page]))
             start += page
-        largest = max(cache.page_size_bytes for cache in caches)
-        self._bounce = torch.empty(largest, dtype=torch.int8, device=self._device)
         self._registered: list[int] = []
         if self._device.type == "cuda":
             self._register(_address(buffer) + slots.data_offset, size, slots.stride)
