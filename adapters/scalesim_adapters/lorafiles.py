@@ -8,6 +8,12 @@ CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 
 
+def supersedes(new: str, old: str) -> bool:
+    """Whether a path takes the place of another one under which a LoRA's name is known: both are the daemon's links to
+    it, which lie side by side and end with a hash of what they lead to."""
+    return new != old and new.rpartition("-")[0] == old.rpartition("-")[0] != ""
+
+
 def lacks(folder: Path) -> str | None:
     """Return what a folder lacks to be a LoRA, None where it lacks nothing."""
     if not (folder / CONFIG).is_file():

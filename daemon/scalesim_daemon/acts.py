@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from scalesim_adapters.base import (
+    Capability,
     EngineAdapter,
     EngineError,
     LoraItem,
@@ -123,17 +124,23 @@ class Acts:
                 await self._bring_lora(LoraItem(name, path), registers=step.action is Action.REGISTER)
 
     async def _bring_lora(self, item: LoraItem, *, registers: bool) -> None:
-        """Where the engine tells of places it moves LoRAs without a request, and a new name takes no slot."""
-        if self._view.loras.exact:
-            tier = Tier.HOST if registers else Tier.DEVICE
-            await self._adapter.load(item, tier, deadline=DEADLINE_SECONDS)
-            self._view.told(await self._adapter.inventory())
-            return
-        if not registers:
+        """An engine that moves LoRAs between tiers does so without a request: a new name takes no slot there, and takes
+        the place of an old one in one go."""
+        loras, info = self._view.loras, self._view.info
+        moves = info is not None and Capability.DEMOTE in info.capabilities[MemoryKind.LORA]
+        known = loras.registered.get(item.name)
+        if registers and known is not None and not moves:
+            await self._adapter.release(LoraItem(item.name, Path(known)), deadline=DEADLINE_SECONDS)
+            loras.forgotten(item.name)
+        if not registers and not moves:
             self._view.requests_started += 1
-        await self._adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
-        self._view.loras.registered.setdefault(item.name, str(item.path))
-        self._view.loras.used(item.name)
+        tier = Tier.HOST if registers and moves else Tier.DEVICE
+        await self._adapter.load(item, tier, deadline=DEADLINE_SECONDS)
+        if loras.exact:
+            self._view.told(await self._adapter.inventory())
+        else:
+            loras.registered.setdefault(item.name, str(item.path))
+            loras.used(item.name)
 
     async def _move_model(self, step: Step) -> None:
         item = ModelItem(self.model(None))

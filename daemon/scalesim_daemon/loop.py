@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -132,12 +132,8 @@ class Sidecar:
         )
 
     def _tell_engines(self, changes: Changes) -> None:
-        bound = [
-            (key, agent.memory)
-            for key in changes.bound
-            if (agent := self.population.agents.get(key)) is not None and agent.memory is not None
-        ]
-        for key, memory in bound:
+        bound = list(self._memories(changes.bound))
+        for key, memory in (*bound, *self._memories(changes.bound_again)):
             if memory.lora is not None and memory.lora_name is not None:
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
         in_use = (
@@ -165,6 +161,12 @@ class Sidecar:
                 agent = self.population.agents.get(key)
                 used = agent.memory.lora_name if agent is not None and agent.memory is not None else None
                 driver.finished(key, used)
+
+    def _memories(self, keys: Iterable[str]) -> Iterator[tuple[str, Memory]]:
+        for key in keys:
+            agent = self.population.agents.get(key)
+            if agent is not None and agent.memory is not None:
+                yield key, agent.memory
 
     async def _link(self, agent: str, name: str, original: Path) -> None:
         try:

@@ -97,10 +97,10 @@ class LoraLibrary:
         return library
 
     def inventory(self) -> tuple[dict[str, tuple[Path, int, bool]], int]:
-        """Return each LoRA's original directory, its size in bytes and whether it is staged, by name; and the
-        bytes free in the budget. Touches no file."""
+        """Return each LoRA's link, its size in bytes and whether it is staged, by name; and the bytes free in the
+        budget. Touches no file."""
         known = {
-            name: (entry.original, entry.bytes, entry.link.name in self._staged)
+            name: (entry.link, entry.bytes, entry.link.name in self._staged)
             for name, entry in list(self._newest.items())
         }
         return known, self._free

@@ -84,7 +84,8 @@ class BlockCache:
 
 @dataclass(frozen=True, slots=True)
 class LoraWish:
-    """A LoRA that agents use; `bytes` on disk, `staged` in host memory, `registered` under its name."""
+    """A LoRA that agents use; `bytes` on disk, `staged` in host memory, `registered` under its name. It is `outdated`
+    where the engine knows the name for what the LoRA was before it changed."""
 
     name: str
     seconds: float
@@ -92,6 +93,7 @@ class LoraWish:
     staged: bool
     registered: bool
     held: bool = False
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,13 @@ def _step(action: Action, wish: LoraWish, reason: str, victims: tuple[str, ...] 
 
 
 def _register(wishes: list[LoraWish]) -> list[Step]:
+    new = "the engine must know the name before a request uses it"
     return [
-        _step(Action.REGISTER, wish, "the engine must know the name before a request uses it")
+        _step(
+            Action.REGISTER, wish, "it has changed since the engine was told of it" if wish.outdated else new
+        )
         for wish in wishes
-        if not wish.registered
+        if not wish.registered or (wish.outdated and not wish.held)
     ]
 
 

@@ -53,7 +53,8 @@ class Agent:
 
 @dataclass(slots=True)
 class Changes:
-    """What happened since it was last taken; agents by key, in order."""
+    """What happened since it was last taken; agents by key, in order. What is `bound_again` is as it was, but for the
+    content of a LoRA's files, maybe."""
 
     dues: set[str] = field(default_factory=set)
     clocks: set[str] = field(default_factory=set)
@@ -61,6 +62,7 @@ class Changes:
     finished: list[str] = field(default_factory=list)
     woken: list[str] = field(default_factory=list)
     bound: list[str] = field(default_factory=list)
+    bound_again: list[str] = field(default_factory=list)
     unbound: list[str] = field(default_factory=list)
     unused_loras: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
@@ -263,12 +265,12 @@ class Population:
                 self._changes.woken.append(key)
             case MemoryBound():
                 voice.memory.add(key)
-                self._bind(agent, event)
+                self._bind(agent, event, restated)
             case MemoryUnbound():
                 voice.memory.discard(key)
                 self._unbind_if_unsaid(key)
 
-    def _bind(self, agent: Agent, event: MemoryBound) -> None:
+    def _bind(self, agent: Agent, event: MemoryBound, restated: bool) -> None:
         memory = Memory(
             event.lora,
             event.lora_name,
@@ -281,6 +283,8 @@ class Population:
         if memory != agent.memory:
             agent.memory = memory
             self._changes.bound.append(agent.key)
+        elif not restated:
+            self._changes.bound_again.append(agent.key)
 
     def _release(self, voice: _Voice, event: AgentReleased, key: str, now: float) -> None:
         memory = self.agents[key].memory if key in self.agents else None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from scalesim_adapters import lorafiles
 from scalesim_adapters.base import Capability, EngineInfo, MemoryKind
 from scalesim_daemon.eviction import Group
 from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, ModelCache, ModelState, Wish
@@ -121,7 +122,7 @@ def lora_cache(
     links: Mapping[str, tuple[Path, int, bool]],
     staging_free: int,
 ) -> LoraCache:
-    """Return the picture of the engine's LoRAs. `links` gives each LoRA's original directory, its size in
+    """Return the picture of the engine's LoRAs. `links` gives each LoRA's link, its size in
     bytes and whether it is staged."""
     owners: dict[str, list[str]] = {}
     for agent in population.agents.values():
@@ -135,6 +136,7 @@ def lora_cache(
             links[name][2],
             name in view.loras.registered,
             any(ranking.held(agent) for agent in agents),
+            lorafiles.supersedes(str(links[name][0]), view.loras.registered.get(name, "")),
         )
         for name, agents in owners.items()
         if name in links

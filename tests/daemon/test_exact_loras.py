@@ -8,7 +8,17 @@ from typing import Any, cast
 
 import pytest
 
-from scalesim_adapters.base import EngineAdapter, Inventory, Item, LoraPlaces, MemoryKind, Outcome, Tier
+from scalesim_adapters.base import (
+    Capability,
+    EngineAdapter,
+    EngineInfo,
+    Inventory,
+    Item,
+    LoraPlaces,
+    MemoryKind,
+    Outcome,
+    Tier,
+)
 from scalesim_daemon.acts import Acts
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.plan import Action, Step
@@ -63,6 +73,8 @@ def test_a_new_name_takes_no_slot_and_a_move_no_request_where_places_are_told(
 ) -> None:
     engine, view = Engine(places), EngineView("engine", quiet_share=0.0)
     view.told(Inventory({}, places and LoraPlaces((), ())))
+    lora = Capability.LOAD | (Capability.DEMOTE if places else Capability.NONE)
+    view.info = EngineInfo("vllm", "0", "1", ("base",), {MemoryKind.LORA: lora})
     library = LoraLibrary(tmp_path / "links", tmp_path / "staging", 1 << 20)
     library.recover()
     library.link("lora", make_lora(tmp_path / "lora", b"x"))

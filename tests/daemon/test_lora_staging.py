@@ -20,9 +20,9 @@ def test_staging_flips_the_link_and_back(library: LoraLibrary, tmp_path: Path) -
     (original / "README.md").write_text("read me")
     link = library.link("alice", original)
     size = BYTES + len("read me")
-    assert library.inventory() == ({"alice": (original, size, False)}, 2 * BYTES)
+    assert library.inventory() == ({"alice": (link, size, False)}, 2 * BYTES)
     library.stage("alice")
-    assert library.inventory() == ({"alice": (original, size, True)}, 2 * BYTES - size)
+    assert library.inventory() == ({"alice": (link, size, True)}, 2 * BYTES - size)
     assert tmp_path / "staging" in link.resolve().parents
     assert sorted(path.name for path in link.iterdir()) == [
         "README.md",
@@ -35,7 +35,7 @@ def test_staging_flips_the_link_and_back(library: LoraLibrary, tmp_path: Path) -
     library.unstage("alice")
     assert link.resolve() == original
     assert staged_copies(tmp_path) == []
-    assert library.inventory() == ({"alice": (original, size, False)}, 2 * BYTES)
+    assert library.inventory() == ({"alice": (link, size, False)}, 2 * BYTES)
     library.unstage("alice")
 
 

@@ -41,6 +41,12 @@ def test_names_come_first() -> None:
     assert kinds(steps)[:3] == [(Action.REGISTER, "c"), (Action.REGISTER, "b"), (Action.STAGE, "a")]
 
 
+def test_what_has_changed_is_registered_anew_when_nobody_uses_it() -> None:
+    changed = LoraWish("a", 1, 1, staged=False, registered=True, outdated=True)
+    assert kinds(plan_loras(cache(changed)))[:1] == [(Action.REGISTER, "a")]
+    assert Action.REGISTER not in dict(kinds(plan_loras(cache(replace(changed, held=True)))))
+
+
 def test_nothing_is_prefetched_where_the_places_are_unknown_or_none() -> None:
     for places in ((None, None), (0, 4), (None, 4)):
         assert plan_loras(LoraCache((), (), *places, (wish("a", 1),))) == []

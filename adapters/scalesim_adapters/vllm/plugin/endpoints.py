@@ -27,7 +27,8 @@ router = APIRouter(prefix="/v1/scalesim")
 
 
 class LoadLora(BaseModel):
-    """Bring a LoRA to a tier; a name that isn't known yet is registered for that path."""
+    """Bring a LoRA to a tier. A name that isn't known yet, or is known for what the path's LoRA was before it changed,
+    is registered for that path."""
 
     lora_name: str
     lora_path: str
@@ -77,6 +78,9 @@ class Control:
             raise HTTPException(400, f"{name} is the base model's name")
         async with self._models.lora_resolver_lock[name]:
             known = self._models.lora_requests.get(name)
+            if known is not None and lorafiles.supersedes(path, known.lora_path):
+                # Under another number and path nothing is found of what was computed with the old weights.
+                known = None
             if known is not None and known.lora_path != path:
                 raise HTTPException(400, f"LoRA {name} is known from {known.lora_path}")
             request = known or LoRARequest(name, self._models.lora_id_counter.inc(1), path)
