@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
+from scalesim_adapters import lorafiles
 from scalesim_adapters.base import (
     Capability,
     EngineAdapter,
@@ -15,6 +17,7 @@ from scalesim_adapters.base import (
     MemoryKind,
     ModelItem,
     PrefixItem,
+    Rejected,
     Tier,
 )
 from scalesim_daemon.loras import LoraLibrary
@@ -64,10 +67,11 @@ class Acts:
     async def release_lora(self, name: str) -> None:
         """Drop the engine's name for a LoRA that no agent has any more."""
         try:
-            path = await asyncio.to_thread(self._library.path, name)
-            if self._view.loras.registered.get(name) != str(path):
+            path = str(await asyncio.to_thread(self._library.path, name))
+            known = self._view.loras.registered.get(name)
+            if known is None or (known != path and not lorafiles.supersedes(path, known)):
                 return  # not ours, or gone already
-            await self._adapter.release(LoraItem(name, path), deadline=DEADLINE_SECONDS)
+            await self._adapter.release(LoraItem(name, Path(known)), deadline=DEADLINE_SECONDS)
             self._view.loras.forgotten(name)
         except (EngineError, OSError, ValueError) as error:
             log.warning("LoRA name not released", engine=self._view.name, lora=name, error=str(error))
@@ -129,18 +133,32 @@ class Acts:
         loras, info = self._view.loras, self._view.info
         moves = info is not None and Capability.DEMOTE in info.capabilities[MemoryKind.LORA]
         known = loras.registered.get(item.name)
-        if registers and known is not None and not moves:
-            await self._adapter.release(LoraItem(item.name, Path(known)), deadline=DEADLINE_SECONDS)
-            loras.forgotten(item.name)
         if not registers and not moves:
             self._view.requests_started += 1
-        tier = Tier.HOST if registers and moves else Tier.DEVICE
-        await self._adapter.load(item, tier, deadline=DEADLINE_SECONDS)
+        if registers and known is not None and not moves:
+            await self._exchange(LoraItem(item.name, Path(known)), item)
+            loras.forgotten(item.name)
+        else:
+            tier = Tier.HOST if registers and moves else Tier.DEVICE
+            await self._adapter.load(item, tier, deadline=DEADLINE_SECONDS)
         if loras.exact:
             self._view.told(await self._adapter.inventory())
         else:
             loras.registered.setdefault(item.name, str(item.path))
             loras.used(item.name)
+
+    async def _exchange(self, old: LoraItem, new: LoraItem) -> None:
+        """Give a name to what its LoRA is now. Where the engine doesn't take that, it gets back what it had."""
+        lacking = await asyncio.to_thread(lorafiles.lacks, new.path)
+        if lacking is not None:
+            raise Rejected(f"LoRA {new.name!r}: {lacking} under {new.path}")
+        await self._adapter.release(old, deadline=DEADLINE_SECONDS)
+        try:
+            await self._adapter.load(new, Tier.DEVICE, deadline=DEADLINE_SECONDS)
+        except EngineError:
+            with suppress(EngineError):
+                await self._adapter.load(old, Tier.DEVICE, deadline=DEADLINE_SECONDS)
+            raise
 
     async def _move_model(self, step: Step) -> None:
         item = ModelItem(self.model(None))

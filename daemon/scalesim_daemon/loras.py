@@ -26,7 +26,6 @@ from scalesim_daemon.dirlock import DirectoryInUse, lock_directory
 from scalesim_daemon.settings import ConfigError, LoraSettings
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-HASH_DIGITS = 12
 COPIED_AT_ONCE = 1 << 20
 # A reader that has just followed a link may not have opened the file behind it yet.
 READERS_SECONDS = 0.05
@@ -72,7 +71,7 @@ class LoraLibrary:
         self._records = self._links / ".originals"
         self._work = self._links / ".work"
         # Libraries with other links may stage into the same directory: each has its own part of it.
-        part = hashlib.sha256(os.fsencode(self._links)).hexdigest()[:HASH_DIGITS]
+        part = hashlib.sha256(os.fsencode(self._links)).hexdigest()[: lorafiles.DIGITS]
         self._staging = staging_dir.absolute()
         self._copies = self._staging / part
         self._copying = self._staging / f"{part}.part"
@@ -147,13 +146,15 @@ class LoraLibrary:
     def unstage(self, name: str) -> None:
         """Let all links of a LoRA point to the original again, then remove the copies.
 
-        Refuses where the original is gone or has changed: then the copy alone is what the link's name says.
+        Refuses where the original is gone or has changed: then the copy alone is what the link's name says. The copy
+        of what the LoRA was before it changed stays.
         """
         with self._mutex:
             self._check_locked()
-            self._entry(name)
+            newest = self._entry(name)
+            self._drop_copy(newest)
             for entry in self._entries.values():
-                if entry.name == name:
+                if entry.name == name and entry is not newest and self._is_true(entry.link, entry.original):
                     self._drop_copy(entry)
 
     def recover(self) -> Recovery:
@@ -252,12 +253,13 @@ class LoraLibrary:
                 with path.open("rb") as file:
                     self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
             total.update(f"{path.name} {self._hashes[key]}\n".encode())
-        return total.hexdigest()[:HASH_DIGITS]
+        return total.hexdigest()[: lorafiles.DIGITS]
 
     def _is_true(self, link: Path, directory: Path) -> bool:
         """Whether the directory has the content that the link's name tells."""
         return (
-            lorafiles.lacks(directory) is None and self._content_hash(directory) == link.name[-HASH_DIGITS:]
+            lorafiles.lacks(directory) is None
+            and self._content_hash(directory) == link.name[-lorafiles.DIGITS :]
         )
 
     # Copies

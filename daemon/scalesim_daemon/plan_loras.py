@@ -63,7 +63,9 @@ def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
     if not cache.device_places:
         return []
     places = max(cache.device_places, cache.host_places or 0)
-    near = [wish for wish in wishes if wish.seconds < math.inf and wish.registered][:places]
+    near = [wish for wish in wishes if wish.seconds < math.inf and wish.registered and not wish.outdated][
+        :places
+    ]
     order = _Places(cache, {wish.name: wish for wish in wishes}, {wish.name for wish in near})
     steps: list[Step] = []
     for rank, wish in reversed(list(enumerate(near))):

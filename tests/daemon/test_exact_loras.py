@@ -14,9 +14,11 @@ from scalesim_adapters.base import (
     EngineInfo,
     Inventory,
     Item,
+    LoraItem,
     LoraPlaces,
     MemoryKind,
     Outcome,
+    Rejected,
     Tier,
 )
 from scalesim_daemon.acts import Acts
@@ -35,6 +37,7 @@ class Engine:
     def __init__(self, places: LoraPlaces | None) -> None:
         self.loaded: list[tuple[Item, Tier]] = []
         self.places = places
+        self.released: Item | None = None
 
     async def load(self, item: Item, tier: Tier, *, deadline: float) -> Outcome:
         self.loaded.append((item, tier))
@@ -83,4 +86,30 @@ def test_a_new_name_takes_no_slot_and_a_move_no_request_where_places_are_told(
     assert [asked for _, asked in engine.loaded] == [tier]
     assert view.requests_started == requests
     assert list(view.loras.device) == device
+    library.close()
+
+
+def test_a_lora_that_changed_gets_its_name_back_where_the_engine_does_not_take_it(tmp_path: Path) -> None:
+    class Refusing(Engine):
+        async def release(self, item: Item, *, deadline: float) -> Outcome:
+            self.released = item
+            return Outcome(0.0)
+
+        async def load(self, item: Item, tier: Tier, *, deadline: float) -> Outcome:
+            await super().load(item, tier, deadline=deadline)
+            if len(self.loaded) == 1:
+                raise Rejected("no such rank")
+            return Outcome(0.0)
+
+    engine, view = Refusing(None), EngineView("engine", quiet_share=0.0)
+    library = LoraLibrary(tmp_path / "links", tmp_path / "staging", 1 << 20)
+    library.recover()
+    old = library.link("lora", make_lora(tmp_path / "old", b"x"))
+    new = library.link("lora", make_lora(tmp_path / "new", b"y"))
+    view.told(Inventory({"lora": str(old)}))
+    acts = Acts(cast(EngineAdapter, cast(Any, engine)), view, Population(), library)
+    with pytest.raises(Rejected, match="no such rank"):
+        asyncio.run(acts.perform(Step(Action.REGISTER, MemoryKind.LORA, "lora", 0, 1, 1.0, "a test")))
+    assert engine.released == LoraItem("lora", old)
+    assert [item for item, _ in engine.loaded] == [LoraItem("lora", new), LoraItem("lora", old)]
     library.close()

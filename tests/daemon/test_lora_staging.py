@@ -11,7 +11,7 @@ import pytest
 
 from scalesim_daemon.loras import LoraError, LoraLibrary, NoRoom
 from tests.conftest import SMALL
-from tests.daemon.lora_files import BYTES, make_lora, staged_copies, weights
+from tests.daemon.lora_files import BYTES, CONFIG, make_lora, staged_copies, weights
 
 
 def test_staging_flips_the_link_and_back(library: LoraLibrary, tmp_path: Path) -> None:
@@ -49,6 +49,22 @@ def test_files_that_are_links_are_copied(library: LoraLibrary, tmp_path: Path) -
     library.stage("alice")
     assert not (link / "adapter_config.json").is_symlink()
     assert weights(link) == weights(blobs)
+
+
+def test_what_was_trained_anew_in_place_is_staged_and_unstaged_beside_what_it_was(
+    library: LoraLibrary, tmp_path: Path
+) -> None:
+    original = make_lora(tmp_path / "alice", b"a")
+    before = library.link("alice", original)
+    library.stage("alice")
+    (original / "adapter_model.safetensors").write_bytes(b"b" * (BYTES - len(CONFIG)))
+    after = library.link("alice", original)
+    for _ in range(2):
+        library.stage("alice")
+        assert (weights(before)[:1], weights(after)[:1]) == (b"a", b"b")
+        library.unstage("alice")
+        assert after.resolve() == original
+    assert weights(before)[:1] == b"a"
 
 
 def test_the_budget_is_kept(library: LoraLibrary, tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ class Server(msgspec.Struct):
     random_seed: int
     startup_time: StartupTime
     dp_size: int = 1
+    pp_size: int = 1
+    enable_pdmux: bool = False
     disable_radix_cache: bool = False
     radix_eviction_policy: str = "lru"
     enable_session_radix_cache: bool = False
@@ -99,8 +101,11 @@ class Server(msgspec.Struct):
 
     @property
     def sleeps(self) -> bool:
-        """Whether the model can be put to sleep and wakes as it was: without a copy its weights would be lost."""
-        return self.plugin is not None and (self.enable_weights_cpu_backup or not self.enable_memory_saver)
+        """Whether the model can be put to sleep, requests wait meanwhile, and it wakes as it was: without a copy its
+        weights would be lost."""
+        waits = self.pp_size == 1 and not self.enable_pdmux
+        keeps = self.enable_weights_cpu_backup or not self.enable_memory_saver
+        return self.plugin is not None and waits and keeps
 
     @property
     def lora_slots(self) -> int:

@@ -87,6 +87,11 @@ async def prepare(url: str) -> Programme:
         raise CalibrationError("; ".join(part for part in (found.problem, found.remedy) if part))
     if not info.block_size or not info.device_blocks:
         raise CalibrationError(f"{found.url} doesn't tell how large its prefix cache is")
+    counts = next((lack.remedy for lack in info.missing if lack.what == "counts of finished requests"), None)
+    if counts is not None:
+        raise CalibrationError(
+            f"{found.url} doesn't tell whether it served others meanwhile: start it with {counts}"
+        )
     device_tokens = info.device_blocks * info.block_size
     room = (info.max_model_len or LONGEST_TOKENS) - 1
     longest = min(LONGEST_TOKENS, room, device_tokens // SHARE_OF_CACHE) // info.block_size * info.block_size
@@ -142,7 +147,8 @@ async def _measure(sender: _Sender, programme: Programme) -> Costs:
     info = programme.info
     return Costs(
         name=f"{info.engine}-measured",
-        source=f"measured on {info.engine} {info.version} at {programme.url}, {datetime.now(UTC):%Y-%m-%d}",
+        source=f"measured on {info.engine} {info.version} at {programme.url}, {datetime.now(UTC):%Y-%m-%d}; "
+        f"steps of {DEFAULT_BATCH_TOKENS} tokens are assumed",
         block_tokens=programme.block_tokens,
         batch_tokens=DEFAULT_BATCH_TOKENS,
         device_tokens=programme.device_tokens,
@@ -200,6 +206,8 @@ class _Sender:
             "max_tokens": output,
             "temperature": 0,
             "ignore_eos": True,
-            "priority": PRIORITY,
         }
+        if self._programme.kind == "vllm":
+            # There a larger number is less urgent; to SGLang it is more.
+            body["priority"] = PRIORITY
         await self._http.json("POST", COMPLETIONS, body, deadline=DEADLINE_SECONDS)

@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+_ROUNDING = 1e-9
+
 
 class WorkloadError(ValueError):
     """A workload that can't be played; the message is for people."""
@@ -116,7 +118,7 @@ class Drawn:
     def workload(self, foresight: Foresight) -> Workload:
         """Draw it. Every agent has called once before the first step that counts."""
         rng = Random(self.seed)
-        mean = round(1 / self.active)
+        mean = math.ceil(1 / self.active)
         agents = tuple(f"a{number}" for number in range(self.agents))
         end = mean + self.steps
         schedule: list[list[str]] = [[] for _ in range(end + 2 * mean)]
@@ -124,11 +126,17 @@ class Drawn:
             now = rng.randrange(mean)
             while now < len(schedule):
                 schedule[now].append(agent)
-                now += mean if self.gaps is Gaps.PERIODIC else rng.randint(1, 2 * mean - 1)
+                now += self._gap(rng)
         for callers in schedule:
             rng.shuffle(callers)
         opening, steps = _announce(agents, schedule, foresight, rng)
         return Workload(agents, opening, steps[:end], self.prompt, self.pace, mean, self.concurrency)
+
+    def _gap(self, rng: Random) -> int:
+        """Draw a gap; of means that are no whole number the one below or above, as often as makes up the mean."""
+        mean, rest = divmod(1 / self.active, 1)
+        about = int(mean) + (rest > _ROUNDING and rng.random() < rest)
+        return about if self.gaps is Gaps.PERIODIC else rng.randint(1, 2 * about - 1)
 
 
 def read_trace(

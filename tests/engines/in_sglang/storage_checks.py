@@ -141,8 +141,18 @@ def check_while_the_weights_change_nothing_is_found_or_taken_in(scene: Scene) ->
     assert not made.exists(A) and not made.exists(B)
     made.set(B, PAGE)
     assert made.exists(B)
+    made.clear()
+    made.set(B, PAGE)
     made.close()
-    assert not scene.open().exists(B), "the weights of the next process aren't those in memory"
+    attached = scene.open()
+    assert not attached.exists(B), "the weights of the next process aren't those in memory"
+    attached.void()
+    attached.set(B, PAGE)
+    attached.clear()
+    attached.set(B, PAGE)
+    assert attached.exists(B)
+    attached.close()
+    assert not scene.open().exists(B), "nor those under which it was attached later"
 
 
 def check_where_it_cannot_be_had_it_says_why_and_takes_in_nothing(scene: Scene) -> None:

@@ -55,6 +55,11 @@ class Eviction:
             self._ranking.closed(session)
         return count
 
+    def reset(self, _: None, component: Any) -> None:
+        """The tree is emptied: nobody uses anything."""
+        if self._ranking is not None:
+            self._ranking.clear()
+
     def deleted(self, original: Callable[..., None], component: Any, node: Any) -> None:
         """A node leaves the tree: the sessions that ended there end above it."""
         ending = [] if self._ranking is None else self._ranking.ending_at(node)

@@ -29,6 +29,9 @@ class Hooks:
         self.eviction = Eviction(endpoint, silence)
         self.sleep = Sleep()
         self._storage: HostStorage | None = None
+        self._as_started = True
+        self._in_session = False
+        self._flushed = False
 
     def after(self) -> Mapping[str, Callable[..., Any]]:
         """Return what is called with the result of the engine's functions and their arguments, by function."""
@@ -36,6 +39,7 @@ class Hooks:
             f"{COMPONENT}.__init__": self.eviction.made,
             f"{COMPONENT}.register_session_leaf": self.eviction.registered,
             f"{COMPONENT}.release_session": self.eviction.released,
+            f"{COMPONENT}.reset_session_state": self.eviction.reset,
             f"{BACKENDS}.create_backend": self.created,
             f"{CACHE}.checkpoint_into_tree": self.cached,
             f"{STATE}.get_internal_state": self.asked,
@@ -51,19 +55,23 @@ class Hooks:
             f"{WEIGHTS}.release_memory_occupation": self.released_memory,
             f"{WEIGHTS}.resume_memory_occupation": self.sleep.resume,
             **{f"{WEIGHTS}.update_weights_from_{source}": self.updated for source in SOURCES},
-            f"{WEIGHTS}.begin_weight_update": self.updating,
-            f"{WEIGHTS}.end_weight_update": self.updating,
+            f"{WEIGHTS}.begin_weight_update": self.began_update,
+            f"{WEIGHTS}.end_weight_update": self.ended_update,
         }
 
     def created(self, backend: Any, *args: Any, **kwargs: Any) -> Any:
-        """The scheduler has made the backend of its storage: where it is ours, it is told of dues and new weights."""
+        """The scheduler has made the backend of its storage: where it is ours, it is told of dues and new weights. Made
+        after requests were served, it can't tell whether the files are still those that were loaded."""
         if isinstance(backend, HostStorage):
             backend.follow(self.eviction.table)
+            if not self._as_started:
+                backend.void()
             self._storage = backend
         return backend
 
     def cached(self, _: None, cache: Any, request: Any, **kwargs: Any) -> None:
         """What a request has computed so far has come into the cache: these pages are its session's."""
+        self._as_started = self._as_started and self._storage is not None
         if self._storage is not None and request.session_id:
             tree, node = cache.tree_core, request.last_node
             keys = tree.get_prefix_hash_values(node) + tree.get_hash_values(node)
@@ -71,18 +79,35 @@ class Hooks:
 
     def updated(self, original: Callable[..., Any], manager: Any, request: Any) -> Any:
         """Other weights take the place of those in use: nothing is stored until the device has dropped its cache."""
-        if self._storage is not None:
-            self._storage.close_down()
+        self._close_storage()
         answer = original(manager, request)
-        if self._storage is not None and answer.success and request.flush_cache:
-            self._storage.open_up()
+        self._flushed = bool(answer.success and request.flush_cache)
+        if not self._in_session:
+            self._open_storage()
         return answer
 
-    def updating(self, original: Callable[..., Any], manager: Any, request: Any) -> Any:
-        """Weights are changed in place, and what the device has cached stays: until they are updated with a flush."""
+    def began_update(self, original: Callable[..., Any], manager: Any, request: Any) -> Any:
+        """Weights are about to be changed in place, by several calls."""
+        self._close_storage()
+        self._in_session, self._flushed = True, False
+        return original(manager, request)
+
+    def ended_update(self, original: Callable[..., Any], manager: Any, request: Any) -> Any:
+        """The weights are complete; what the device has cached stays unless the last update dropped it."""
+        self._close_storage()
+        answer = original(manager, request)
+        self._in_session = False
+        self._open_storage()
+        return answer
+
+    def _close_storage(self) -> None:
+        self._as_started = False
         if self._storage is not None:
             self._storage.close_down()
-        return original(manager, request)
+
+    def _open_storage(self) -> None:
+        if self._storage is not None and self._flushed:
+            self._storage.open_up()
 
     def released_memory(self, original: Callable[..., Any], manager: Any, request: Any) -> Any:
         """The model is put to sleep. Weights of which there is no copy aren't what they were when it wakes."""
@@ -90,7 +115,7 @@ class Hooks:
         if self._storage is not None and GPU_MEMORY_TYPE_WEIGHTS in manager.offload_tags:
             arguments = get_context().resolved_server_args_dict()
             if arguments["enable_memory_saver"] and not arguments["enable_weights_cpu_backup"]:
-                self._storage.close_down()
+                self._close_storage()
         return answer
 
     def asked(self, answer: Any, controller: Any, *args: Any) -> Any:

@@ -45,6 +45,10 @@ class Ranking(Generic[AnyNode]):
         """The session uses nothing any more."""
         self._newest.pop(session, None)
 
+    def clear(self) -> None:
+        """Nobody uses anything any more."""
+        self._newest.clear()
+
     def ending_at(self, node: AnyNode) -> list[str]:
         """Return the sessions whose newest prompt ends at a node."""
         return [session for session in self._sessions(node) if self._newest.get(session) is node]

@@ -14,7 +14,7 @@ from typing import Any
 
 from sglang.srt.constants import GPU_MEMORY_ALL_TYPES, GPU_MEMORY_TYPE_WEIGHTS
 from sglang.srt.managers.io_struct import ReleaseMemoryOccupationReqOutput, ResumeMemoryOccupationReqOutput
-from sglang.srt.runtime_context import get_model
+from sglang.srt.runtime_context import get_context, get_model
 
 Original = Callable[..., Any]
 
@@ -77,6 +77,9 @@ def _refusal(manager: Any, tags: list[str]) -> str | None:
     """Return why a release would end the server, None where it wouldn't."""
     if not manager.is_fully_idle(ignore_waiting=manager.scheduler._engine_paused):
         return "requests run or wait"
+    arguments = get_context().resolved_server_args_dict()
+    if arguments["pp_size"] > 1 or arguments["enable_pdmux"]:
+        return "with pipeline parallelism or PD multiplexing requests don't wait while the memory is gone"
     if GPU_MEMORY_TYPE_WEIGHTS in tags and get_model().weight_cache_mode != "off":
         return "the weights are those of a weight cache, which others use"
     return None

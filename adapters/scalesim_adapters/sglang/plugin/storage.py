@@ -70,9 +70,9 @@ class PageMemory:
         self._at(slot).copy_(page.view(torch.uint8))
         self.slots.publish(slot, key)
 
-    def discard(self) -> None:
-        """Empty all slots; no later process uses what they come to hold."""
-        self.slots.discard()
+    def discard(self, *, keep_identity: bool) -> None:
+        """Empty all slots. Without `keep_identity` no later process uses what they come to hold."""
+        self.slots.discard(keep_identity=keep_identity)
         self.pages.clear()
 
     def close(self) -> None:
@@ -95,6 +95,7 @@ class HostStorage(HiCacheStorage):
         self._table: DueTable | None = None
         self._memory: PageMemory | None = None
         self._closed_down = False
+        self._void = False
 
     def held(self) -> int:
         """Return how many pages are held."""
@@ -114,11 +115,18 @@ class HostStorage(HiCacheStorage):
                 self._memory.pages.used(session, request, [_binary(key) for key in keys])
 
     def close_down(self) -> None:
-        """The weights change: drop all that is held, for later processes too, and neither find nor take in anything."""
+        """The weights change: drop all that is held, and neither find nor take in anything."""
+        self.void()
+        self._closed_down = True
+        log.info("the weights change: the storage is closed until the device has dropped its cache")
+
+    def void(self) -> None:
+        """The weights aren't, or needn't be, those that the server's arguments name: no later process uses what is
+        held from now on."""
         with self._lock:
-            self._closed_down = True
+            self._void = True
             if self._memory is not None:
-                self._memory.discard()
+                self._memory.discard(keep_identity=False)
 
     def open_up(self) -> None:
         """Nothing computed under the old weights is left in the server."""
@@ -194,8 +202,7 @@ class HostStorage(HiCacheStorage):
         """Drop all that is held."""
         with self._lock:
             if self._memory is not None:
-                self._memory.slots.discard(keep_identity=True)
-                self._memory.pages.clear()
+                self._memory.discard(keep_identity=not self._void)
 
     def close(self) -> None:
         """Let go of the segment; its content stays."""
@@ -214,6 +221,8 @@ class HostStorage(HiCacheStorage):
             raise ValueError("the engine has several workers")
         options = msgspec.convert(config.extra_config, StorageOptions)
         memory = PageMemory(options, pool, self._table)
+        if self._void:
+            memory.discard(keep_identity=False)
         kept = f"{len(memory.pages)} kept" if memory.slots.kept else "none kept"
         log.info("storage in %s: %d pages, %s", options.segment, memory.slots.count, kept)
         return memory

@@ -15,6 +15,7 @@ from vllm.logger import init_logger
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.kv_offload.base import CanonicalKVCaches, OffloadingSpec, OffloadingWorker, make_offload_key
 
+from scalesim_adapters import lorafiles
 from scalesim_adapters.dues import DueListener, DueTable
 from scalesim_adapters.hostbuf.segment import held
 from scalesim_adapters.hostbuf.slots import read_keys
@@ -109,6 +110,7 @@ class HostTierConnector(OffloadingConnector):
         self._engine_id = str(vllm_config.kv_transfer_config.engine_id)
         self._requests: dict[str, Any] = {}
         self._discard = False
+        self._volatile = False
         self._tier: Tier | None = None
         self._watch: EvictionWatch | None = None
         self._listener: DueListener | None = None
@@ -139,6 +141,14 @@ class HostTierConnector(OffloadingConnector):
     def on_new_request(self, request: Any) -> None:
         """A request has come: its prompt's blocks are its agent's."""
         super().on_new_request(request)
+        lora = request.lora_request
+        if lora is not None and not self._volatile and not lorafiles.tells_content(lora.lora_path):
+            # Under that path may lie other weights when the next engine starts, with the same hashes.
+            self._volatile = True
+            logger.warning(
+                "%s tells not what is in it: nothing in the host tier outlives the engine", lora.lora_path
+            )
+            self.reset_cache()
         self._requests[request.request_id] = request
         self._note_use(request)
 
