@@ -21,6 +21,7 @@ SLOTS, HOST_PLACES = 2, 4
 ENVIRONMENT = {"VLLM_PLUGINS": "scalesim", "VLLM_SERVER_DEV_MODE": "1"}
 PLUGIN = "scalesim_adapters.vllm.plugin"
 LONG = 30.0
+LONG_ANSWER = 600
 
 
 def start(run: Path) -> vllm.VllmServer:
