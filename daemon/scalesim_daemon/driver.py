@@ -169,8 +169,9 @@ class Driver:
 
     async def _measure_forever(self) -> None:
         while True:
-            await self._look_for_others()
             watched = "engine" in self._tracks and self.view.quiet.shared(monotonic())
+            if watched:
+                await self._look_for_others()
             every = WORKING_PRESSURE_SECONDS if watched else PRESSURE_SECONDS
             if self.view.reachable and monotonic() - self._pressure_at >= every:
                 await self._measure()
@@ -178,8 +179,6 @@ class Driver:
 
     async def _look_for_others(self) -> None:
         """Let go of the engine as soon as its server has more than our own request."""
-        if "engine" not in self._tracks:
-            return
         try:
             serving = await self.adapter.serving()
         except EngineError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 import pytest
@@ -145,6 +146,9 @@ def test_speculative_work_gives_way_as_soon_as_the_server_has_more(others: int |
             engine.others = others
             driver.pursue([LOAD], [], announced=0)
             await engine.working.wait()
+            for _ in range(2):
+                view.quiet.observe(Pressure(0, 0, 5), 0, monotonic())
+            assert view.quiet.shared(monotonic())
             await engine.is_looked_at()
             engine.done.set()
             assert await results.get() == result
