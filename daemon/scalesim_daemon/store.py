@@ -120,6 +120,7 @@ class Mirror:
         self._lags: deque[float] = deque(maxlen=KEPT_LAGS)
         self._dirty = asyncio.Event()
         self._flushed = asyncio.Event()
+        self._restated = False
         self.connected = False
         self.written = 0
         self.decisions_dropped = 0
@@ -172,7 +173,7 @@ class Mirror:
 
     async def drained(self) -> None:
         """Wait until all that was said is written."""
-        while self.pending or self._ticked or self._closed or self._decisions:
+        while not self._restated or self.pending or self._ticked or self._closed or self._decisions:
             self._flushed.clear()
             await self._flushed.wait()
 
@@ -198,6 +199,7 @@ class Mirror:
     async def _on_connect(self, connection: AbstractConnection) -> None:
         await connection.on_connect()
         self._connections += 1
+        self._restated = False
 
     async def _follow(self, full_state: Callable[[], Mapping[str, DueRecord]]) -> None:
         """Restate everything, then what changes, until the connection is a new one or an hour has passed."""
@@ -206,6 +208,9 @@ class Mirror:
         await self._restate(full_state())
         while self._connections == connection and monotonic() < until:
             await self._flush()
+            # The client may have connected anew meanwhile, to a Redis that is empty.
+            self._restated = self._connections == connection
+            self._flushed.set()
             if not self.connected:
                 log.info("Redis is in step", agents=self.written)
             self.connected, self._failures = True, 0
@@ -236,7 +241,6 @@ class Mirror:
         await self._write_clocks()
         while self._decisions:
             await self._write_decisions()
-        self._flushed.set()
 
     async def _write_marks(self) -> None:
         batch = self._writing = dict(islice(self._marks.items(), CHUNK))
