@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             answers = list(answer_all(http, folder))
             yield {
                 "answers": answers,
-                "live": list(iter(lambda: receive(feed) if feed.poll(100) else None, None)),
+                "live": list(iter(lambda: receive(feed) if feed.poll(1000) else None, None)),
                 "batches": [frames[1:] for frames in ask_replay(replay, 0)],
                 "replay": ask_replay(replay, GOLDEN["kv_replay"]["start"]),
                 "metrics_before": before.splitlines(),
