@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -85,6 +87,30 @@ class Engine:
         pass
 
 
+@asynccontextmanager
+async def driving(
+    engine: Engine, library: LoraLibrary | None = None, wake: Callable[[], None] = lambda: None
+) -> AsyncIterator[tuple[Driver, asyncio.Queue[str]]]:
+    """Run a driver that has looked at the engine once and knows the prefix of `sim/a`; with its steps' results."""
+    view, results = EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+    driver = Driver(
+        cast(EngineAdapter, engine),
+        view,
+        Population(),
+        cast(LoraLibrary, library),
+        wake,
+        lambda record: results.put_nowait(record.result),
+    )
+    view.probed(INFO)
+    view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
+    running = asyncio.create_task(driver.run())
+    async with asyncio.timeout(10):
+        await engine.is_looked_at()
+        yield driver, results
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     ("counts", "result"),
     [
@@ -96,20 +122,8 @@ class Engine:
 )
 def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure, result: str) -> None:
     async def scene() -> None:
-        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
-        driver = Driver(
-            cast(EngineAdapter, engine),
-            view,
-            Population(),
-            cast(LoraLibrary, None),
-            lambda: None,
-            lambda record: results.put_nowait(record.result),
-        )
-        view.probed(INFO)
-        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
-        running = asyncio.create_task(driver.run())
-        async with asyncio.timeout(10):
-            await engine.is_looked_at()
+        engine = Engine()
+        async with driving(engine) as (driver, results):
             driver.pursue([LOAD], [], announced=0)
             await engine.working.wait()
             engine.counts = counts
@@ -117,9 +131,9 @@ def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure
             engine.done.set()
             assert await results.get() == result
             if result == "done":
-                assert view.quiet.may_start(0, 0.1, 0.0), "what was our own keeps nothing from starting"
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+                assert driver.view.quiet.may_start(0, 0.1, 0.0), (
+                    "what was our own keeps nothing from starting"
+                )
 
     asyncio.run(scene())
 
@@ -129,31 +143,17 @@ def test_speculative_work_gives_way_to_others_and_not_to_itself(counts: Pressure
 )
 def test_speculative_work_gives_way_as_soon_as_the_server_has_more(others: int | None, result: str) -> None:
     async def scene() -> None:
-        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
-        driver = Driver(
-            cast(EngineAdapter, engine),
-            view,
-            Population(),
-            cast(LoraLibrary, None),
-            lambda: None,
-            lambda record: results.put_nowait(record.result),
-        )
-        view.probed(INFO)
-        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
-        running = asyncio.create_task(driver.run())
-        async with asyncio.timeout(10):
-            await engine.is_looked_at()
+        engine = Engine()
+        async with driving(engine) as (driver, results):
             engine.others = others
             driver.pursue([LOAD], [], announced=0)
             await engine.working.wait()
             for _ in range(2):
-                view.quiet.observe(Pressure(0, 0, 5), 0, monotonic())
-            assert view.quiet.shared(monotonic())
+                driver.view.quiet.observe(Pressure(0, 0, 5), 0, monotonic())
+            assert driver.view.quiet.shared(monotonic())
             await engine.is_looked_at()
             engine.done.set()
             assert await results.get() == result
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(scene())
 
@@ -169,24 +169,12 @@ def test_speculative_work_gives_way_as_soon_as_the_server_has_more(others: int |
 )
 def test_what_is_in_use_is_put_off_and_not_a_failure(refusal: Exception, result: str, failed: int) -> None:
     async def scene() -> None:
-        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        engine = Engine()
         engine.refusal = refusal
-        driver = Driver(
-            cast(EngineAdapter, engine),
-            view,
-            Population(),
-            cast(LoraLibrary, None),
-            lambda: None,
-            lambda record: results.put_nowait(record.result),
-        )
-        view.probed(INFO)
-        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
-        running = asyncio.create_task(driver.run())
-        async with asyncio.timeout(10):
-            await engine.is_looked_at()
+        async with driving(engine) as (driver, results):
             driver.pursue([LOAD], [], announced=0)
             assert await results.get() == result
-            assert view.ledger.failed == failed
+            assert driver.view.ledger.failed == failed
 
             async def over() -> bool:
                 return not driver.in_flight
@@ -194,8 +182,6 @@ def test_what_is_in_use_is_put_off_and_not_a_failure(refusal: Exception, result:
             await until(over)
             driver.pursue([LOAD], [], announced=0)
             assert driver.in_flight == (), "either way it is left alone for a while"
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(scene())
 
@@ -206,20 +192,11 @@ def test_a_lora_that_can_not_be_loaded_can_still_be_unstaged(tmp_path: Path) -> 
     )
 
     async def scene() -> None:
-        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        engine = Engine()
         ended = asyncio.Event()
-        driver = Driver(
-            cast(EngineAdapter, engine),
-            view,
-            Population(),
-            LoraLibrary(tmp_path / "links", tmp_path / "staging", 0),
-            ended.set,
-            lambda record: results.put_nowait(record.result),
-        )
-        view.probed(INFO)
-        running = asyncio.create_task(driver.run())
-        async with asyncio.timeout(10):
-            await engine.is_looked_at()
+        async with driving(
+            engine, library=LoraLibrary(tmp_path / "links", tmp_path / "staging", 0), wake=ended.set
+        ) as (driver, results):
             driver.pursue([], [load], announced=0)
             assert await results.get() == "failed: LoRA lora is not linked"
             while driver.in_flight:
@@ -227,8 +204,6 @@ def test_a_lora_that_can_not_be_loaded_can_still_be_unstaged(tmp_path: Path) -> 
                 await ended.wait()
             driver.pursue([], [unstage, load], announced=0)
             assert driver.in_flight == (unstage,)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(scene())
 
@@ -245,21 +220,9 @@ def test_an_urgent_agent_stops_work_for_others_and_only_what_is_due_goes_on(
     urgent: list[str], result: str
 ) -> None:
     async def scene() -> None:
-        engine, view, results = Engine(), EngineView("engine", quiet_share=0.02), asyncio.Queue[str]()
+        engine = Engine()
         ended = asyncio.Event()
-        driver = Driver(
-            cast(EngineAdapter, engine),
-            view,
-            Population(),
-            cast(LoraLibrary, None),
-            ended.set,
-            lambda record: results.put_nowait(record.result),
-        )
-        view.probed(INFO)
-        view.bound("sim/a", Memory(token_ids=cast(Any, (1, 2, 3, 4))))
-        running = asyncio.create_task(driver.run())
-        async with asyncio.timeout(10):
-            await engine.is_looked_at()
+        async with driving(engine, wake=ended.set) as (driver, results):
             driver.pursue([LOAD], [], announced=0)
             await engine.working.wait()
             driver.give_way("an agent was woken", urgent)
@@ -273,7 +236,5 @@ def test_an_urgent_agent_stops_work_for_others_and_only_what_is_due_goes_on(
             due = replace(LOAD, seconds=0.0)
             driver.pursue([LOAD, due], [], announced=0)
             assert driver.in_flight == (due,)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(scene())

@@ -69,4 +69,6 @@ def test_the_cost_model_fits_the_run_that_it_was_made_from() -> None:
 @pytest.mark.parametrize("row", ROWS)
 def test_what_was_measured_is_foretold(row: str) -> None:
     setup, pace, host, foresight, measured = ROWS[row]
-    assert seconds(setup, pace, host, foresight) == pytest.approx(measured, rel=TOLERANCE)
+    foretold = seconds(setup, pace, host, foresight)
+    print(f"{row}: {foretold:.1f} s, measured {measured:.1f} s: {foretold / measured - 1:+.1%}")
+    assert foretold == pytest.approx(measured, rel=TOLERANCE)
