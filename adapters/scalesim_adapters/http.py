@@ -22,6 +22,9 @@ from scalesim_adapters.base import (
     Unsupported,
 )
 
+# Both engines' servers close a connection that was idle for 5 s: ours has to be given up before.
+LIMITS = httpx.Limits(keepalive_expiry=2.0)
+
 
 @asynccontextmanager
 async def within(deadline: float, what: str) -> AsyncIterator[None]:
@@ -40,7 +43,9 @@ class Http:
         self, url: str, name: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
     ) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=None, transport=transport)
+        self._client = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=None, limits=LIMITS, transport=transport
+        )
         self._name = name
 
     async def json(
@@ -78,9 +83,20 @@ class Http:
         headers = {"x-request-id": f"scalesim-{self._name}-{secrets.token_hex(8)}"}
         async with within(deadline, path):
             try:
-                return await self._client.request(method, path, json=body, headers=headers)
+                return await self._request(method, path, body, headers)
             except httpx.HTTPError as error:
                 raise EngineUnavailable(f"{path}: {str(error) or type(error).__name__}") from error
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        try:
+            return await self._client.request(method, path, json=body, headers=headers)
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            if method != "GET":
+                raise
+            # A server that was held up closes idle connections just when they are used again.
+            return await self._client.request(method, path, headers=headers)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -107,6 +107,7 @@ class Driver:
                 group.create_task(self._listen())
                 group.create_task(self._follow_loras())
                 group.create_task(self._measure_forever())
+                group.create_task(self._look_for_others_forever())
         finally:
             await self._stop()
 
@@ -169,13 +170,21 @@ class Driver:
 
     async def _measure_forever(self) -> None:
         while True:
-            watched = "engine" in self._tracks and self.view.quiet.shared(monotonic())
-            if watched:
-                await self._look_for_others()
-            every = WORKING_PRESSURE_SECONDS if watched else PRESSURE_SECONDS
+            every = WORKING_PRESSURE_SECONDS if self._may_be_in_the_way() else PRESSURE_SECONDS
             if self.view.reachable and monotonic() - self._pressure_at >= every:
                 await self._measure()
             await asyncio.sleep(WORKING_PRESSURE_SECONDS)
+
+    async def _look_for_others_forever(self) -> None:
+        """Beside measuring, which an engine may answer only when its step is over."""
+        while True:
+            if self._may_be_in_the_way():
+                await self._look_for_others()
+            await asyncio.sleep(WORKING_PRESSURE_SECONDS)
+
+    def _may_be_in_the_way(self) -> bool:
+        """Whether a request of ours runs on an engine that others use."""
+        return "engine" in self._tracks and self.view.quiet.shared(monotonic())
 
     async def _look_for_others(self) -> None:
         """Let go of the engine as soon as its server has more than our own request."""
@@ -270,7 +279,10 @@ class Driver:
         """Stop computing prefixes: the engine is needed. Finished chunks stay where they are. A LoRA's request is too
         short to matter, and half done it would leave unknown which LoRAs the engine holds."""
         running = self._tracks.get("engine")
-        if running is not None and running[0].kind is MemoryKind.PREFIX_KV and not running[1].done():
+        if running is None or running[0].kind is not MemoryKind.PREFIX_KV:
+            return
+        # A second time would cut off the closing of the connection, by which the engine learns of it.
+        if not running[1].done() and not running[1].cancelling():
             running[1].cancel(why)
 
     def _start_first(self, track: str, steps: Sequence[Step]) -> None:

@@ -52,6 +52,8 @@ class Engine:
         self.done = asyncio.Event()
         self.refusal: Exception | None = None
         self.others: int | None = None
+        self.counted = asyncio.Event()
+        self.left = False
 
     async def is_looked_at(self) -> None:
         """Wait until one look is over: that is when the next one begins."""
@@ -70,6 +72,7 @@ class Engine:
         yield
 
     async def serving(self) -> int | None:
+        self.counted.set()
         return self.others
 
     async def pressure(self) -> Pressure:
@@ -80,7 +83,12 @@ class Engine:
         if self.refusal is not None:
             raise self.refusal
         self.working.set()
-        await self.done.wait()
+        try:
+            await self.done.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # as long as a connection takes to close
+            self.left = True
+            raise
         return Outcome(0.0, 4)
 
     async def close(self) -> None:
@@ -151,9 +159,25 @@ def test_speculative_work_gives_way_as_soon_as_the_server_has_more(others: int |
             for _ in range(2):
                 driver.view.quiet.observe(Pressure(0, 0, 5), 0, monotonic())
             assert driver.view.quiet.shared(monotonic())
+            await engine.counted.wait()
             await engine.is_looked_at()
             engine.done.set()
             assert await results.get() == result
+
+    asyncio.run(scene())
+
+
+def test_letting_go_is_not_cut_off_by_letting_go_once_more() -> None:
+    async def scene() -> None:
+        engine = Engine()
+        async with driving(engine) as (driver, results):
+            driver.pursue([LOAD], [], announced=0)
+            await engine.working.wait()
+            driver.cancel("requests wait")
+            await asyncio.sleep(0)
+            driver.cancel("an invocation started")
+            assert await results.get() == "cancelled: requests wait"
+            assert engine.left
 
     asyncio.run(scene())
 

@@ -1,0 +1,58 @@
+"""HTTP calls to servers that close connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from scalesim_adapters.base import EngineUnavailable
+from scalesim_adapters.http import Http
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Fickle:
+    """A server that answers the first request of each connection, and closes the connection at the second."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.connections: list[asyncio.Task[None]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.connections.append(task)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            for answer in (ANSWER, b""):
+                await reader.readuntil(b"\r\n\r\n")
+                self.requests += 1
+                writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def ask_twice(method: str) -> int:
+    """Return how many requests reached the server."""
+    fickle = Fickle()
+    server = await asyncio.start_server(fickle.serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    http = Http(f"http://{host}:{port}", "engine-0", None, None)
+    try:
+        for _ in range(2):
+            await http.json(method, "/health", deadline=5)
+        return fickle.requests
+    finally:
+        await http.close()
+        await asyncio.gather(*fickle.connections)
+        server.close()
+
+
+def test_a_question_on_a_connection_that_was_just_closed_is_asked_again() -> None:
+    assert asyncio.run(ask_twice("GET")) == 3
+
+
+def test_a_command_is_not_given_twice() -> None:
+    with pytest.raises(EngineUnavailable, match="/health: Server disconnected"):
+        asyncio.run(ask_twice("POST"))
