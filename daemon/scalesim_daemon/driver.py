@@ -38,6 +38,8 @@ WORKING_PRESSURE_SECONDS = 0.02
 URGENT_SECONDS = 0.5
 FRESH_PRESSURE_SECONDS = 0.02
 FEED_LAG_SECONDS = 0.1
+# What a simulation announces may reach the engine before it reaches us.
+ANNOUNCED_WITHIN_SECONDS = 0.5
 DEADLINE_SECONDS = 30.0
 LONGEST_BACKOFF_SECONDS = 30.0
 KEPT_RECORDS = 1000
@@ -170,7 +172,8 @@ class Driver:
 
     async def _measure_forever(self) -> None:
         while True:
-            every = WORKING_PRESSURE_SECONDS if self._may_be_in_the_way() else PRESSURE_SECONDS
+            watched = "engine" in self._tracks and self.view.quiet.shared(monotonic())
+            every = WORKING_PRESSURE_SECONDS if watched else PRESSURE_SECONDS
             if self.view.reachable and monotonic() - self._pressure_at >= every:
                 await self._measure()
             await asyncio.sleep(WORKING_PRESSURE_SECONDS)
@@ -178,23 +181,23 @@ class Driver:
     async def _look_for_others_forever(self) -> None:
         """Beside measuring, which an engine may answer only when its step is over."""
         while True:
-            if self._may_be_in_the_way():
+            if "engine" in self._tracks:
                 await self._look_for_others()
-            await asyncio.sleep(WORKING_PRESSURE_SECONDS)
-
-    def _may_be_in_the_way(self) -> bool:
-        """Whether a request of ours runs on an engine that others use."""
-        return "engine" in self._tracks and self.view.quiet.shared(monotonic())
+            shared = self.view.quiet.shared(monotonic())
+            await asyncio.sleep(WORKING_PRESSURE_SECONDS if shared else PRESSURE_SECONDS)
 
     async def _look_for_others(self) -> None:
         """Let go of the engine as soon as its server has more than our own request."""
+        announced = self.view.announced
         try:
             serving = await self.adapter.serving()
         except EngineError as error:
             self._unreachable(error)
             return
-        if serving is not None and serving > 1:
-            self.cancel("requests wait")
+        if serving is not None and serving > 1 and self.cancel("requests wait"):
+            await asyncio.sleep(ANNOUNCED_WITHIN_SECONDS)
+            if self.view.announced == announced:
+                self.view.quiet.met_others(monotonic())
 
     async def _measure(self) -> None:
         try:
@@ -275,15 +278,15 @@ class Driver:
         if running is None or running[0].key not in urgent:
             self.cancel(why)
 
-    def cancel(self, why: str) -> None:
+    def cancel(self, why: str) -> bool:
         """Stop computing prefixes: the engine is needed. Finished chunks stay where they are. A LoRA's request is too
-        short to matter, and half done it would leave unknown which LoRAs the engine holds."""
+        short to matter, and half done it would leave unknown which LoRAs the engine holds. Return whether something is
+        stopped now."""
         running = self._tracks.get("engine")
         if running is None or running[0].kind is not MemoryKind.PREFIX_KV:
-            return
+            return False
         # A second time would cut off the closing of the connection, by which the engine learns of it.
-        if not running[1].done() and not running[1].cancelling():
-            running[1].cancel(why)
+        return not running[1].cancelling() and running[1].cancel(why)
 
     def _start_first(self, track: str, steps: Sequence[Step]) -> None:
         if track in self._tracks:

@@ -59,6 +59,11 @@ class Quiet:
         if wall - self._rebased_at > REBASE_SECONDS:
             self._excess, self._peak, self._rebased_at = self._peak, certain, wall
 
+    def met_others(self, wall: float) -> None:
+        """The engine's server had requests that nobody announced, beside ours. Counting alone misses some: what is
+        aborted never counts as finished."""
+        self._foreign_at = wall
+
     def restarted(self) -> None:
         """The engine counts from zero again."""
         self._excess = None

@@ -80,7 +80,8 @@ class EngineView:
         self.ledger = Ledger()
         self.restarts = 0
         self.lost_blocks = 0
-        self.requests_started = 0
+        self.requests_started = 0  # ours and announced ones
+        self.announced = 0  # of these the announced ones
         self.served: dict[str, float] = {}
         self.demoted: set[str] = set()
         self._ended: OrderedDict[str, float] = OrderedDict()
@@ -191,6 +192,7 @@ class EngineView:
     def started(self, agent: Agent) -> None:
         """An announced request of the agent is on its way."""
         self.requests_started += 1
+        self.announced += 1
         self._serving[agent.key] += 1
         self.demoted.discard(agent.key)
         if self.tree is not None:

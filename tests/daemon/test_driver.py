@@ -26,7 +26,7 @@ from scalesim_adapters.base import (
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.loras import LoraLibrary, NoRoom
 from scalesim_daemon.plan import Action, Step
-from scalesim_daemon.population import Memory, Population
+from scalesim_daemon.population import Agent, Memory, Population
 from scalesim_daemon.view import EngineView
 from tests.daemon.live import until
 
@@ -119,6 +119,13 @@ async def driving(
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def until_idle(driver: Driver) -> None:
+    async def idle() -> bool:
+        return not driver.in_flight
+
+    await until(idle)
+
+
 @pytest.mark.parametrize(
     ("counts", "result"),
     [
@@ -156,13 +163,29 @@ def test_speculative_work_gives_way_as_soon_as_the_server_has_more(others: int |
             engine.others = others
             driver.pursue([LOAD], [], announced=0)
             await engine.working.wait()
-            for _ in range(2):
-                driver.view.quiet.observe(Pressure(0, 0, 5), 0, monotonic())
-            assert driver.view.quiet.shared(monotonic())
             await engine.counted.wait()
             await engine.is_looked_at()
             engine.done.set()
             assert await results.get() == result
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_who_is_met_beside_our_work_is_somebody_else_unless_announced_in_time(announced: bool) -> None:
+    async def scene() -> None:
+        engine = Engine()
+        async with driving(engine) as (driver, results):
+            engine.others = 2
+            driver.pursue([LOAD], [], announced=0)
+            assert await results.get() == "cancelled: requests wait"
+            if announced:
+                driver.view.started(Agent("sim/b"))
+            await until_idle(driver)
+            engine.counted.clear()
+            driver.pursue([LOAD], [], announced=0)
+            await engine.counted.wait()
+            assert driver.view.quiet.shared(monotonic()) is not announced
 
     asyncio.run(scene())
 
@@ -200,10 +223,7 @@ def test_what_is_in_use_is_put_off_and_not_a_failure(refusal: Exception, result:
             assert await results.get() == result
             assert driver.view.ledger.failed == failed
 
-            async def over() -> bool:
-                return not driver.in_flight
-
-            await until(over)
+            await until_idle(driver)
             driver.pursue([LOAD], [], announced=0)
             assert driver.in_flight == (), "either way it is left alone for a while"
 
