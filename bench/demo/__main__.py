@@ -12,6 +12,7 @@ from bench.demo.loras import run_loras
 from bench.demo.programme import run_demo
 from bench.demo.report import draw, print_result
 from bench.workloads.base import Workload
+from bench.workloads.recorded import recorded
 from bench.workloads.village import Village
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     given = _parser().parse_args()
     workload, title = _workload(given)
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
-        options = Options(workload, title, given.engine, given.pace, Path(folder))
+        options = Options(workload, title, given.engine, given.pace, Path(folder), given.trace)
         result = asyncio.run(run_demo(options))
         lora_folder = Path(folder) / "loras"
         lora_folder.mkdir()
@@ -32,9 +33,7 @@ def main() -> None:
 def _workload(given: argparse.Namespace) -> tuple[Workload, str]:
     if given.trace is None:
         return Village(given.seed, given.steps or 26), f"village, seed {given.seed}"
-    from bench.workloads.trace import Trace
-
-    return Trace(given.trace, given.steps), given.trace.name
+    return recorded(given.trace, given.steps), given.trace.name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,12 +42,14 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", choices=("vllm", "emulator"), default="vllm", help="a real vLLM or an emulated one"
     )
     parser.add_argument(
-        "--steps", type=int, help="steps to play (default: 26, or the busiest part of the trace)"
+        "--steps", type=int, help="steps to play (default: 26, the busiest part of a day, or 12 of a cascade)"
     )
     parser.add_argument("--seed", type=int, default=1, help="the village to play")
     parser.add_argument("--pace", type=float, help="seconds a step takes the simulation (default: measured)")
     parser.add_argument(
-        "--trace", type=Path, help="a GenerativeAgentsCN report to replay instead of the village"
+        "--trace",
+        type=Path,
+        help="what to play instead of the village: a GenerativeAgentsCN report (.md) or OASIS accounts (.csv)",
     )
     parser.add_argument("--plot", type=Path, default=Path("out/demo.png"), help="where the plot goes")
     return parser

@@ -20,13 +20,14 @@ from scalesim_client.publisher import Publisher
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is played where. `pace` None is measured."""
+    """What is played where. `pace` None is measured; `trace` is the file that the workload is from, if any."""
 
     workload: Workload
     title: str
     engine: lab.EngineKind
     pace: float | None
     folder: Path
+    trace: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

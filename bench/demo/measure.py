@@ -59,8 +59,8 @@ class Result:
     """The whole demo: the pair at the pace, the runs without pause, and what the daemon said of the first.
 
     The engine alone ran without pause under both sets of flags; `stock_is_better` tells under which of them it also
-    ran at the pace. `report` is the daemon's `/v1/report`; `inside` is what the engine with our plug-in did, None of an
-    emulated engine, which can't load one.
+    ran at the pace. `report` is the daemon's `/v1/report`; `trace` is where a recorded workload is from; `inside` is
+    what the engine with our plug-in did, None of an emulated engine, which can't load one.
     """
 
     engine: str
@@ -74,6 +74,7 @@ class Result:
     ours_rushed: Run
     report: dict[str, Any]
     inside: InsideResult | None = None
+    trace: dict[str, str | None] | None = None
 
     @property
     def alone_flags(self) -> str:
@@ -179,6 +180,7 @@ def summary(result: Result) -> dict[str, Any]:
         "failed_requests": sum(figures(run).failed for run in result.every_run),
         "order_accuracy": result.report["order_accuracy"],
         "engine": result.engine,
+        **({} if result.trace is None else {"trace": result.trace}),
         **({} if result.inside is None else _inside_summary(result.inside, alone)),
     }
 

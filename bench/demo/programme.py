@@ -15,6 +15,7 @@ from bench.demo.inside import run_inside
 from bench.demo.measure import Result
 from bench.demo.prompts import write_prompts
 from bench.demo.runner import time_prefill
+from bench.workloads.provenance import provenance
 
 RUSHED_STEPS: Final = 4
 NAMES: Final = {"vllm": "vLLM 0.32.0 (CPU)", "emulator": "emulator (an emulated engine, no real one)"}
@@ -64,6 +65,7 @@ async def run_demo(options: Options) -> Result:
         ours_rushed=beside_rushed,
         report=report,
         inside=inside,
+        trace=None if options.trace is None else provenance(options.trace),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import httpx
 
-from bench.no_harm.background import Arm, Background, token_ids
+from bench.background.requests import token_ids
+from bench.no_harm.background import Arm, Background
 from bench.rig.daemon import DaemonFailed, DaemonProcess
 from scalesim_client import Publisher
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
 
-import networkx
-
+from bench.workloads.base import Workload
+from bench.workloads.diffusion import Diffusion, small_world
 from bench.workloads.village import Village
 from scalesim_daemon.whatif.workload import Drawn, Foresight, Gaps
 
@@ -28,9 +28,7 @@ class Trace:
 
 def village(seed: int) -> Trace:
     """The demo's village: 25 people who work, meet, and pass on news."""
-    workload = Village(seed, STEPS)
-    steps = tuple(tuple(call.agent for call in step.calls) for step in workload.steps())
-    return Trace("village", len(workload.personas), steps)
+    return _played(Village(seed, STEPS))
 
 
 def cyclic(seed: int) -> Trace:
@@ -57,33 +55,13 @@ def zipf(seed: int) -> Trace:
 
 
 def diffusion(seed: int) -> Trace:
-    """News that starts with somebody in each second step and goes on to two in three of one's acquaintances who haven't
-    heard it; who hears it calls in the next step."""
-    rng = Random(seed)
-    graph = networkx.watts_strogatz_graph(AGENTS, 4, 0.1, seed=seed)
-    fronts: list[tuple[set[int], set[int]]] = []
-    steps = []
-    for now in range(STEPS):
-        if now % 2 == 0:
-            first = rng.randrange(AGENTS)
-            fronts.append(({first}, {first}))
-        callers = sorted({agent for front, _ in fronts for agent in front})
-        rng.shuffle(callers)
-        steps.append(tuple(f"a{agent}" for agent in callers))
-        fronts = [_spread(graph, front, heard, rng) for front, heard in fronts if front]
-    return Trace("diffusion", AGENTS, tuple(steps))
+    """Posts that spread from one acquaintance to the next."""
+    return _played(Diffusion(small_world(AGENTS, seed), seed, STEPS))
 
 
-def _spread(
-    graph: networkx.Graph[int], front: set[int], heard: set[int], rng: Random
-) -> tuple[set[int], set[int]]:
-    reached = {
-        other
-        for agent in sorted(front)
-        for other in sorted(graph[agent])
-        if other not in heard and rng.random() < 2 / 3
-    }
-    return reached, heard | reached
+def _played(workload: Workload) -> Trace:
+    steps = tuple(tuple(call.agent for call in step.calls) for step in workload.steps())
+    return Trace(workload.simulation, len(workload.personas), steps)
 
 
 def _drawn(name: str, gaps: Gaps, seed: int) -> Trace:

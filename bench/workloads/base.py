@@ -54,6 +54,6 @@ class Workload(Protocol):
         ...
 
 
-def active_limit(agents: int) -> int:
+def active_limit(agents: int, share: float = MAX_ACTIVE_SHARE) -> int:
     """Return how many of `agents` may call in one step."""
-    return max(1, int(agents * MAX_ACTIVE_SHARE))
+    return max(1, int(agents * share))

@@ -1,13 +1,15 @@
-"""The three classes of simulations that the estimators are made for, each alone and as small as it can be."""
+"""The three classes of simulations that the estimators are made for, each alone and as simple as it can be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from random import Random
 from typing import Final
+
+import numpy as np
+from scipy.spatial import KDTree
 
 from bench.workloads.base import Call, Cause, Step
 from bench.workloads.news import News, spread_news
@@ -19,18 +21,23 @@ STAY_STEPS: Final = (1, 6)
 SPEED: Final = 4.0  # tiles per step
 STRIDES: Final = 4  # per step; people look around after each
 VISION: Final = 2.0  # tiles
+MEAN_WAY: Final = 0.765  # to a point drawn in a square, of half its side
 ITEM_EVERY: Final = 4  # steps
 
 
 class Loners:
-    """The workload `loners`, of the class activity: everyone acts alone for 2 to 13 steps, calls, and begins anew."""
+    """The workload `loners`, of the class activity: everyone acts alone for 2 to 13 steps, calls, and begins anew.
+
+    With `active`, activities last as long as makes this share of the agents call in a step: 1 to 9 steps for 0.2.
+    """
 
     simulation = "loners"
 
-    def __init__(self, seed: int, count: int, agents: int) -> None:
+    def __init__(self, seed: int, count: int, agents: int, active: float | None = None) -> None:
         self.personas = _personas(self.simulation, seed, agents)
         self._seed = seed
         self._count = count
+        self._lasts = ACTIVITY_STEPS if active is None else (1, round(2 / active) - 1)
         self.opening: tuple[Event, ...] = tuple(
             _acts(name, due) for name, due in self._begin(Random(seed)).items()
         )
@@ -41,80 +48,126 @@ class Loners:
         dues = self._begin(rng)
         for now in range(1, self._count + 1):
             callers = [name for name, due in dues.items() if due == now]
-            dues |= {name: now + rng.randint(*ACTIVITY_STEPS) for name in callers}
+            dues |= {name: now + rng.randint(*self._lasts) for name in callers}
             calls = tuple(Call(name, "activity", f"{name} at {now}") for name in callers)
             yield Step(now, (), calls, tuple(_acts(name, dues[name]) for name in callers))
 
     def _begin(self, rng: Random) -> dict[str, int]:
-        return {name: rng.randint(1, ACTIVITY_STEPS[1]) for name in self.personas}
+        return {name: rng.randint(1, self._lasts[1]) for name in self.personas}
 
 
-@dataclass(slots=True)
-class _Walker:
-    """Someone on the way to `target`, who is there, and done with what is to be done there, at `until`."""
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """Where people walk, in tiles: how far off a target may be in either direction, and for how many steps people stay
+    there. People begin at `spots`, or anywhere."""
 
-    name: str
-    xy: Point
-    target: Point = (0.0, 0.0)
-    until: int = 0
+    width: float = WIDTH
+    height: float = HEIGHT
+    reach: float = math.inf
+    stay: tuple[int, int] = STAY_STEPS
+    spots: tuple[Point, ...] = tuple(PLACES.values())
 
-    def depart(self, now: int, rng: Random) -> None:
-        self.target = rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT)
-        way = math.ceil(math.dist(self.xy, self.target) / SPEED)
-        self.until = now + way + rng.randint(*STAY_STEPS)
+    @classmethod
+    def busy(cls, agents: int, active: float) -> _Ground:
+        """Return one where about a share `active` of the agents calls in each step, whatever their number.
+
+        Half of these calls would be meetings: with one in two people under way, two approach each other at 0.82 of the
+        speed on average, and each sweeps a strip as wide as two see. Ends of activities make up the rest, half of each
+        on the way. Where many would meet, many stand beside each other already: 0.44 call where 0.5 should.
+        """
+        meets = active / 2
+        lasts = (1 - meets) / (active - meets)
+        way = max(1.0, lasts / 2)
+        side = math.sqrt(agents * 2 * VISION * 0.82 * SPEED / meets)
+        return cls(side, side, SPEED * (way - 0.5) / MEAN_WAY, (0, round(2 * (lasts - way))), ())
+
+    def start(self, rng: Random) -> Point:
+        if self.spots:
+            return rng.choice(self.spots)
+        return rng.uniform(0, self.width), rng.uniform(0, self.height)
+
+    def target(self, x: float, y: float, rng: Random) -> Point:
+        return (
+            rng.uniform(max(0, x - self.reach), min(self.width, x + self.reach)),
+            rng.uniform(max(0, y - self.reach), min(self.height, y + self.reach)),
+        )
+
+
+class _Crowd:
+    """Everybody by number: on the way from `xy` to `target`, there, and done with what is to be done there at
+    `until`."""
+
+    def __init__(self, names: Iterable[str], ground: _Ground, rng: Random) -> None:
+        self.names = list(names)
+        self._ground = ground
+        self._rng = rng
+        self.xy = np.array([ground.start(rng) for _ in self.names])
+        self.target = self.xy.copy()
+        self.until = np.zeros(len(self.names), dtype=int)
+        for who in range(len(self.names)):
+            self.depart(who, 0)
+
+    def depart(self, who: int, now: int) -> None:
+        x, y = self.xy[who].tolist()
+        self.target[who] = self._ground.target(x, y, self._rng)
+        way = math.ceil(math.dist(self.xy[who], self.target[who]) / SPEED)
+        self.until[who] = now + way + self._rng.randint(*self._ground.stay)
 
     def stride(self) -> None:
-        left = math.dist(self.xy, self.target)
-        share = 1.0 if left <= SPEED / STRIDES else SPEED / STRIDES / left
-        x, y = (here + (there - here) * share for here, there in zip(self.xy, self.target, strict=True))
-        self.xy = x, y
+        way = self.target - self.xy
+        left = np.hypot(way[:, 0], way[:, 1])
+        self.xy += way * (SPEED / STRIDES / np.maximum(left, SPEED / STRIDES))[:, None]
 
-    def says(self) -> tuple[Event, Event]:
-        walk = AgentMoved(agent=self.name, xy=self.xy, destination=self.target, speed=SPEED, vision=VISION)
-        return _acts(self.name, self.until), walk
+    def near(self) -> set[tuple[int, int]]:
+        """Return who see each other, of each pair the smaller number first."""
+        pairs: set[tuple[int, int]] = KDTree(self.xy).query_pairs(VISION)
+        return pairs
+
+    def says(self, who: int) -> tuple[Event, Event]:
+        name, (x, y), (to_x, to_y) = self.names[who], self.xy[who].tolist(), self.target[who].tolist()
+        walk = AgentMoved(agent=name, xy=(x, y), destination=(to_x, to_y), speed=SPEED, vision=VISION)
+        return _acts(name, int(self.until[who])), walk
 
 
 class Walkers:
     """The workload `walkers`, of the class interaction: people on the village's map call when they are done at a
     place, to choose the next, and when two come within sight of each other; these then go on as before, and don't talk
-    again until they have parted."""
+    again until they have parted.
+
+    With `active`, the map grows with the number of agents, and about this share of them calls in a step.
+    """
 
     simulation = "walkers"
 
-    def __init__(self, seed: int, count: int, agents: int) -> None:
+    def __init__(self, seed: int, count: int, agents: int, active: float | None = None) -> None:
         self.personas = _personas(self.simulation, seed, agents)
         self._seed = seed
         self._count = count
-        self.opening: tuple[Event, ...] = tuple(
-            event for walker in self._begin(Random(seed)) for event in walker.says()
-        )
+        self._ground = _Ground() if active is None else _Ground.busy(agents, active)
+        crowd = self._begin(Random(seed))
+        self.opening: tuple[Event, ...] = tuple(e for who in range(agents) for e in crowd.says(who))
 
     def steps(self) -> Iterator[Step]:
         """Run from the first step."""
-        rng = Random(self._seed)
-        walkers = self._begin(rng)
-        near = _near(walkers)
+        crowd = self._begin(Random(self._seed))
+        near = crowd.near()
         for now in range(1, self._count + 1):
-            met: dict[str, Cause] = {}
+            met: dict[int, Cause] = {}
             for _ in range(STRIDES):
-                for walker in walkers:
-                    walker.stride()
-                before, near = near, _near(walkers)
-                met.update((name, "interaction") for pair in near if pair not in before for name in pair)
-            done = [walker for walker in walkers if walker.until == now]
-            for walker in done:
-                walker.depart(now, rng)
-            causes: dict[str, Cause] = {walker.name: "activity" for walker in done}
+                crowd.stride()
+                before, near = near, crowd.near()
+                met.update((who, "interaction") for pair in sorted(near - before) for who in pair)
+            causes: dict[int, Cause] = {int(who): "activity" for who in np.flatnonzero(crowd.until == now)}
+            for who in causes:
+                crowd.depart(who, now)
             causes.update(met)
-            calls = tuple(Call(name, cause, f"{name} at {now}") for name, cause in causes.items())
-            said = {walker.name: walker.says() for walker in walkers}
-            yield Step(now, (), calls, tuple(event for name in causes for event in said[name]))
+            calls = tuple(
+                Call(crowd.names[who], cause, f"{crowd.names[who]} at {now}") for who, cause in causes.items()
+            )
+            yield Step(now, (), calls, tuple(event for who in causes for event in crowd.says(who)))
 
-    def _begin(self, rng: Random) -> list[_Walker]:
-        walkers = [_Walker(name, rng.choice(list(PLACES.values()))) for name in self.personas]
-        for walker in walkers:
-            walker.depart(0, rng)
-        return walkers
+    def _begin(self, rng: Random) -> _Crowd:
+        return _Crowd(self.personas, self._ground, rng)
 
 
 class Relay:
@@ -154,12 +207,6 @@ def _personas(simulation: str, seed: int, agents: int) -> dict[str, str]:
 
 def _acts(name: str, until: int) -> ActivityStarted:
     return ActivityStarted(agent=name, until=float(until))
-
-
-def _near(walkers: list[_Walker]) -> list[tuple[str, str]]:
-    return [
-        (one.name, two.name) for one, two in combinations(walkers, 2) if math.dist(one.xy, two.xy) <= VISION
-    ]
 
 
 def _reached(item: News, now: int) -> list[str]:

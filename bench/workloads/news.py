@@ -22,6 +22,11 @@ class News:
     edges: tuple[tuple[str, str], ...]
     reached: dict[str, int] = field(default_factory=dict)
     expected: dict[str, int] = field(default_factory=dict)
+    _listeners: dict[str, list[str]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for source, target in self.edges:
+            self._listeners.setdefault(source, []).append(target)
 
     def declaration(self) -> PathDeclared:
         """Return the event that tells the graph."""
@@ -31,8 +36,8 @@ class News:
         """Let `agent` hear it at `now`; those whom it tells will hear it one hop later."""
         self.reached[agent] = now
         self.expected.pop(agent, None)
-        for source, target in self.edges:
-            if source == agent and target not in self.reached:
+        for target in self._listeners.get(agent, ()):
+            if target not in self.reached:
                 self.expected.setdefault(target, now + self.hop)
 
     def arriving(self, now: int) -> list[str]:

@@ -11,6 +11,7 @@ from bench.workloads.classes import Loners, Relay, Walkers
 from scalesim_client.events import ActivityStarted, AgentActivated, AgentMoved, Event, PathDeclared
 
 AGENTS = 12
+CROWD = 100
 STEPS = 60
 
 Make = Callable[[int, int, int], Workload]
@@ -77,6 +78,20 @@ def test_a_relay_calls_whom_a_declared_item_has_reached() -> None:
                 assert not before or any((one, event.agent) in graphs[event.path] for one in before)
                 before.add(event.agent)
     assert sum(len(agents) == AGENTS for agents in reached.values()) > STEPS // 8
+
+
+@pytest.mark.parametrize("make", [Loners, Walkers])
+@pytest.mark.parametrize("active", [0.05, 0.2, 0.5, 1.0])
+def test_about_the_share_that_is_asked_for_calls(make: type[Loners | Walkers], active: float) -> None:
+    calls = [len(step.calls) for step in make(1, STEPS, CROWD, active).steps()]
+    # The first activities all begin at once, and so their first ends come late.
+    settled = calls[STEPS // 2 :]
+    assert 0.8 * active < sum(settled) / len(settled) / CROWD < 1.2 * active
+
+
+def test_a_busy_ground_has_meetings_and_ends_of_activities() -> None:
+    causes = [call.cause for step in Walkers(1, STEPS, CROWD, 0.2).steps() for call in step.calls]
+    assert 0.3 < causes.count("interaction") / len(causes) < 0.7
 
 
 def callers_of(step: Step) -> set[str]:

@@ -85,6 +85,11 @@ def test_summary_divides_alone_by_ours(result: Result) -> None:
     }
 
 
+def test_summary_names_the_trace(result: Result) -> None:
+    source = {"name": "day.md", "sha256": "0" * 64, "source": None}
+    assert summary(replace(result, trace=source))["trace"] == source
+
+
 def test_every_failed_request_of_every_run_counts(result: Result) -> None:
     broken = tuple(replace(answer, error="ReadTimeout: ") for answer in result.ours_rushed.answers)
     assert (

@@ -164,17 +164,20 @@ class _Play:
             self._sidecar.say(events)
 
     def _steps(self) -> Process:
-        workload = self._workload
-        self._say(
-            *(_acts(agent, told) for agent, told in zip(workload.agents, workload.opening, strict=True))
-        )
+        workload, script = self._workload, self._workload.script
+        if script is None:
+            self._say(
+                *(_acts(agent, told) for agent, told in zip(workload.agents, workload.opening, strict=True))
+            )
         for now, calls in enumerate(workload.steps):
             if now == workload.warmup:
                 self._counted.began = self._env.now
-            self._say(StepAdvanced(now=float(now)))
+            self._say(StepAdvanced(now=float(now)), *(script[now].before if script else ()))
             if calls:
                 counts = now >= workload.warmup
                 yield self._env.all_of([self._env.process(self._call(call, counts)) for call in calls])
+            if script:
+                self._say(*script[now].after)
             yield self._env.timeout(workload.pace)
 
     def _call(self, call: Call, counts: bool) -> Process:
@@ -186,7 +189,8 @@ class _Play:
                 key_of(call.agent), self._prefix, self._fresh, self._workload.prompt.output
             )
             yield request.ended
-            self._say(InvocationFinished(agent=call.agent), _acts(call.agent, call.told))
+            told = () if self._workload.script else (_acts(call.agent, call.told),)
+            self._say(InvocationFinished(agent=call.agent), *told)
         if counts:
             counted = self._counted
             counted.ttfts.append(request.first_token - began)

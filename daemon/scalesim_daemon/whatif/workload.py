@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from scalesim_client.events import Event
+
 _ROUNDING = 1e-9
 
 
@@ -31,6 +33,13 @@ class Call(NamedTuple):
 
     agent: str
     told: int | None
+
+
+class Lines(NamedTuple):
+    """What a simulation says in one step: `before` its calls, and `after` the last answer."""
+
+    before: tuple[Event, ...]
+    after: tuple[Event, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,10 @@ class Foresight:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A simulation: per step the calls it sends at once, each step `pace` seconds of its own after the last answer. The
-    first `warmup` steps don't count. At most `concurrency` calls are under way (None: any number)."""
+    first `warmup` steps don't count. At most `concurrency` calls are under way (None: any number).
+
+    With a `script` it says the lines of each step, and nothing is told of any call; step 0 is before the first.
+    """
 
     agents: tuple[str, ...]
     opening: tuple[int | None, ...]
@@ -83,6 +95,7 @@ class Workload:
     pace: float
     warmup: int
     concurrency: int | None = None
+    script: tuple[Lines, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raise `WorkloadError`."""
@@ -92,6 +105,8 @@ class Workload:
             raise WorkloadError("no step with a call is left to count after the warm-up")
         if self.concurrency is not None and self.concurrency < 1:
             raise WorkloadError("at least one call must be allowed at a time")
+        if self.script is not None and len(self.script) != len(self.steps):
+            raise WorkloadError("a script has lines for every step")
 
 
 @dataclass(frozen=True, slots=True)
