@@ -9,7 +9,7 @@ VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy engine-vllm engine-sglang test-engines clean
+.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine engine-vllm engine-sglang test-engines clean
 
 setup: $(VENV)/.done
 
@@ -48,6 +48,11 @@ bench-gpu: setup       ## host buffers on a CUDA device; names what is skipped w
 
 bench-next-use: setup engine-vllm  ## what eviction by estimated dues reaches of what the recorded next use would
 	$(BIN)/python -m bench.next_use
+
+BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED))
+
+bench-engine: setup engine-vllm  ## classes of workloads without pause on a real vLLM, alone and told this or that; FULL, STEPS, SEED
+	$(BIN)/python -m bench.engine $(BENCH_ENGINE_FLAGS) --out docs/results/engine-vllm.json
 
 lock:                  ## pin the environments of developers and of the daemon's image anew
 	$(BIN)/pip install --quiet uv==0.13.8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Final
 
 import httpx
@@ -36,6 +37,19 @@ async def write_prompts(engine: str, workload: Workload) -> PromptBook:
         memories = {call.memory for step in workload.steps() for call in step.calls}
         fresh = {text: await _tokens(client, text, FRESH_TOKENS) for text in sorted(memories)}
     return PromptBook(prefixes, fresh)
+
+
+def draw_prompts(workload: Workload) -> PromptBook:
+    """Draw all of a workload's prompts at random, the same each time; equal texts give equal tokens."""
+    prefixes = {agent: draw_tokens(text, PREFIX_TOKENS) for agent, text in workload.personas.items()}
+    memories = {call.memory for step in workload.steps() for call in step.calls}
+    return PromptBook(prefixes, {text: draw_tokens(text, FRESH_TOKENS) for text in memories})
+
+
+def draw_tokens(seed: str, count: int) -> list[int]:
+    """Draw token ids that all of the rig's models know."""
+    rng = Random(seed)
+    return [rng.randrange(100, 3000) for _ in range(count)]
 
 
 async def _tokens(client: httpx.AsyncClient, text: str, count: int) -> list[int]:

@@ -131,6 +131,13 @@ async def empty_cache(engine: str, pool_tokens: int) -> None:
             )
 
 
+async def fill_cache(engine: str, prompts: PromptBook) -> None:
+    """Have every agent's prefix computed once, one after the other."""
+    async with httpx.AsyncClient(base_url=engine, timeout=300) as client:
+        for prefix in prompts.prefixes.values():
+            await _stream(client, "preparation/prefix", prefix)
+
+
 @dataclass(frozen=True, slots=True)
 class _Asker:
     client: httpx.AsyncClient

@@ -33,12 +33,24 @@ def engine(
     kind: Kind, folder: Path, tier_blocks: int, dues: str, pool_tokens: int = POOL_TOKENS
 ) -> Iterator[VllmServer]:
     """Run an engine of this kind; `dues` is where dues will be broadcast."""
+    with launched(kind, folder, tier_blocks, dues, pool_tokens) as server:
+        server.wait_ready()
+        yield server
+
+
+@contextmanager
+def launched(
+    kind: Kind, folder: Path, tier_blocks: int, dues: str, pool_tokens: int, **env: str
+) -> Iterator[VllmServer]:
+    """Start an engine of this kind, with `env` in its environment, without waiting until it is ready."""
     segments = Path(tempfile.mkdtemp(prefix="scalesim-bench-", dir="/dev/shm"))
     size = tier_blocks * (BLOCK_BYTES + 64) + (1 << 14)
     flags = sidecar_flags(folder, pool_tokens) + _kind_flags(kind, segments / "tier", size, dues)
-    environment = {"PYTHONPATH": f"{PLUGIN_ENVIRONMENT['PYTHONPATH']}:{ROOT}", **thread_binding()}
+    environment = {"PYTHONPATH": f"{PLUGIN_ENVIRONMENT['PYTHONPATH']}:{ROOT}", **thread_binding(), **env}
+    server = VllmServer(MODELS / "mid", flags, run=folder, env=environment)
     try:
-        with VllmServer(MODELS / "mid", flags, run=folder, env=environment) as server:
+        server.launch()
+        with server:
             yield server
     finally:
         shutil.rmtree(segments)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
+from bench.demo.prompts import draw_tokens
 from bench.workloads.base import Call, Step, Workload
 from scalesim_client.events import Event
 
@@ -35,15 +35,10 @@ class Recording:
     def prompt(self, position: int) -> list[int]:
         """Return the token ids of the call at this position: its agent's prefix, and 40 that no other call has."""
         call = self.calls[position]
-        prefix = _tokens(self.personas[call.agent], PREFIX_BLOCKS * BLOCK_TOKENS)
-        return prefix + _tokens(f"{position} {call.memory}", FRESH_TOKENS)
+        prefix = draw_tokens(self.personas[call.agent], PREFIX_BLOCKS * BLOCK_TOKENS)
+        return prefix + draw_tokens(f"{position} {call.memory}", FRESH_TOKENS)
 
     def next_uses(self, position: int) -> dict[str, int]:
         """Return each agent's next call at or after a position, as its position; who never calls again is left out."""
         coming = range(len(self.calls) - 1, position - 1, -1)
         return {self.calls[other].agent: other for other in coming}
-
-
-def _tokens(seed: str, count: int) -> list[int]:
-    rng = Random(seed)
-    return [rng.randrange(100, 3000) for _ in range(count)]

@@ -79,6 +79,7 @@ class DaemonProcess:
         deadline = time.monotonic() + READY_WITHIN
         while not self._ready():
             if not self.running or time.monotonic() > deadline:
+                self.stop()
                 raise DaemonFailed(f"scalesimd did not become ready; its log:\n{self.log.read_text()}")
             time.sleep(0.05)
 
@@ -94,6 +95,17 @@ class DaemonProcess:
         except httpx.HTTPError as error:
             raise DaemonFailed(f"scalesimd: {error}; its log:\n{self.log.read_text()}") from error
         return answer
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the process that was started last, and of its Valkey. Raises `DaemonFailed` where it
+        doesn't run."""
+        if self._process is None:
+            raise DaemonFailed("scalesimd was not started")
+        pids = [str(self._process.pid)]
+        for pid in pids:
+            tasks = Path(f"/proc/{pid}/task").glob("*/children")
+            pids += [child for task in tasks for child in task.read_text().split()]
+        return sum(_ticks(pid) for pid in pids) / os.sysconf("SC_CLK_TCK")
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -127,3 +139,10 @@ class DaemonProcess:
             return httpx.get(f"{self.api}/ready", timeout=2).is_success
         except httpx.HTTPError:
             return False
+
+
+def _ticks(pid: str) -> int:
+    """Return a process's user and system time in clock ticks: fields 14 and 15 of its stat (proc(5)), counted after the
+    command's name, which may hold spaces."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

@@ -1,0 +1,79 @@
+"""`python -m bench.engine`: play every class of workload in every variant on real engines, without pause.
+
+Tables and a progress bar go to standard error; the last line of standard output is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.demo.prompts import FRESH_TOKENS, OUTPUT_TOKENS, PREFIX_TOKENS
+from bench.engine.classes import AGENTS, CLASSES
+from bench.engine.measure import compare
+from bench.engine.places import POOL_SHARE, POOL_TOKENS, TIER_SHARE
+from bench.engine.programme import Options, run_all
+from bench.engine.report import print_result
+from bench.engine.result import Conditions, Result, line, write
+from bench.engine.variants import FULL, VARIANTS
+from bench.rig.vllm import VERSION
+
+
+def main() -> None:
+    """Measure, print and write with the flags of the command line."""
+    given = _parser().parse_args()
+    options = Options(given.steps, given.warmup, given.repetitions, given.seed, given.minutes)
+    variants = FULL if given.full else VARIANTS
+    with tempfile.TemporaryDirectory(prefix="engine-") as folder:
+        played = asyncio.run(run_all(Path(folder), given.classes, variants, options))
+    classes = {name: compare(performances, options.warmup) for name, performances in played.items()}
+    repetitions = min(len(runs) for performances in played.values() for runs in performances.values())
+    result = Result(_conditions(options, repetitions), classes)
+    print_result(result, Console(stderr=True, width=180))
+    if given.out is not None:
+        write(result, given.out)
+    print(line(result))
+
+
+def _conditions(options: Options, repetitions: int) -> Conditions:
+    return Conditions(
+        engine=f"vLLM {VERSION} (CPU)",
+        model="mid, 90 million parameters",
+        agents=AGENTS,
+        prompt_tokens=PREFIX_TOKENS + FRESH_TOKENS,
+        output_tokens=OUTPUT_TOKENS,
+        pool_share=POOL_SHARE,
+        pool_tokens=POOL_TOKENS,
+        tier_share=TIER_SHARE,
+        steps=options.steps,
+        warmup=options.warmup,
+        repetitions=repetitions,
+        seed=options.seed,
+        cores=os.cpu_count() or 1,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
+    parser.add_argument("--steps", type=int, default=26, help="steps of each run")
+    parser.add_argument("--warmup", type=int, default=12, help="first steps that don't count")
+    parser.add_argument("--repetitions", type=int, default=3, help="at most")
+    parser.add_argument(
+        "--minutes", type=float, default=24, help="no repetition begins that would likely end later than that"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first repetition's workloads")
+    parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
+    parser.add_argument("--full", action="store_true", help="all variants; takes more than twice as long")
+    parser.add_argument("--out", type=Path, help="where everything measured is written to")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

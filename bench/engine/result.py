@@ -1,0 +1,98 @@
+"""The result, as it is written to a file and, shortened, to the last line of output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+LINE: Final = (
+    "makespan_ratio",
+    "makespan_ratio_low",
+    "makespan_ratio_high",
+    "ttft_mean_ratio",
+    "cached_share",
+    "recomputed_tokens_ratio",
+    "failed_requests",
+)
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """Under what the figures were measured. The pool and the tier are shares of what all agents' prompts take; of
+    `steps` the first `warmup` don't count. Repetition n plays the workloads of seed `seed` + n, from 0."""
+
+    engine: str
+    model: str
+    agents: int
+    prompt_tokens: int
+    output_tokens: int
+    pool_share: float
+    pool_tokens: int
+    tier_share: float
+    steps: int
+    warmup: int
+    repetitions: int
+    seed: int
+    cores: int
+    date: str
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """One variant of one class, medians over the repetitions: seconds, tokens, and shares in 0..1.
+
+    `_ratio`s are the engine alone divided by the variant, so that larger is better, but for `recomputed_tokens_ratio`,
+    which is the variant over alone. `low` and `high` bound the 90 % interval (`bench.engine.measure`).
+    `recomputed_tokens` are what the engine computed of prompts for the counted calls, and meanwhile for prefetches,
+    which are `prefetched_tokens`. What else comes from the daemon covers its whole run, the first steps included, and
+    is None where there is none, or nothing to go by: `prefetch_precision` is the share of the prefetches that their
+    call found resident, `prefetch_waste` that of the prefetched tokens which no call used.
+    `failed_requests` counts those of all repetitions.
+    """
+
+    calls: int
+    makespan: float
+    makespan_ratio: float
+    makespan_ratio_low: float
+    makespan_ratio_high: float
+    ttft_mean: float
+    ttft_mean_ratio: float
+    ttft_p95: float
+    cached_share: float
+    recomputed_tokens: int
+    recomputed_tokens_ratio: float
+    prefetched_tokens: int
+    failed_requests: int
+    prefetch_precision: float | None = None
+    prefetch_waste: float | None = None
+    order_accuracy: float | None = None
+    recency_accuracy: float | None = None
+    daemon_cpu_seconds: float | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """Everything: by class and variant."""
+
+    conditions: Conditions
+    classes: dict[str, dict[str, Numbers]]
+
+
+def line(result: Result) -> str:
+    """Return the result's one line of JSON."""
+    classes = {
+        name: {variant: {key: getattr(numbers, key) for key in LINE} for variant, numbers in variants.items()}
+        for name, variants in result.classes.items()
+    }
+    return json.dumps({"engine": result.conditions.engine, "classes": classes})
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the result to a file, whose folder is made where it isn't there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+
+
+def read(path: Path) -> Result:
+    """Read such a file. Raises `OSError`, and `msgspec.ValidationError` where it is none."""
+    return msgspec.json.decode(path.read_bytes(), type=Result)
