@@ -39,6 +39,11 @@ class Due:
         """The distance as wall seconds, by the clock's measured pace: comparable between clocks."""
         return self.distance * self.clock.pace
 
+    def left(self, wall: float) -> float:
+        """Return in how many wall seconds the invocation is to be expected, by the clock's pace: unlike the distance,
+        this falls between two ticks too. It serves lead time, and orders nothing."""
+        return max(0.0, self.seconds - self.clock.passed(wall))
+
     @property
     def basis(self) -> str:
         """Why, for people."""

@@ -12,16 +12,18 @@ PACE_STEPS = 32
 
 
 class StreamClock:
-    """`now` is the last announced value. `pace` is wall seconds per clock unit, a median of recent ones.
+    """`now` is the last announced value, `since` the wall time at which it was. `pace` is wall seconds per clock unit,
+    a median of recent ones.
 
     Until two advances were seen the pace is 1: right for clocks in seconds, a guess for steps.
     """
 
-    __slots__ = ("_measured", "_paces", "kind", "now", "pace", "step")
+    __slots__ = ("_measured", "_paces", "kind", "now", "pace", "since", "step")
 
     def __init__(self, kind: ClockKind) -> None:
         self.kind = kind
         self.now = 0.0
+        self.since = math.inf
         self.step = 1.0
         self.pace = 1.0
         self._measured: tuple[float, float] | None = None
@@ -30,13 +32,18 @@ class StreamClock:
     def advance(self, now: float, wall: float) -> bool:
         """Announce `now` at wall time `wall` (seconds); return False where the clock went back."""
         back, units = now < self.now, now - self.now
-        self.now = now
+        self.now, self.since = now, wall
         if back or self._measured is None:
             self._measured = now, wall
         elif units > 0:
             self.step = units
             self._measure(wall)
         return not back
+
+    def passed(self, wall: float) -> float:
+        """Return how many seconds have passed since `now` was announced, no more than a step takes: longer it can't be
+        until the next."""
+        return min(max(0.0, wall - self.since), self.step * self.pace)
 
     def _measure(self, wall: float) -> None:
         """Several advances that came at one moment count as one: no pace is 0."""

@@ -93,7 +93,6 @@ class Driver:
         self._failures: dict[tuple[Action, MemoryKind, str], _Failure] = {}
         self._pressure_at = -math.inf
         self._urgent_until = -math.inf
-        self._chunk_seconds = 0.1
         self._doubt = asyncio.Event()
         self._heard = asyncio.Event()
         self._loras_used = asyncio.Event()
@@ -252,11 +251,13 @@ class Driver:
         demotions = [step for step in blocks if step.action is Action.DEMOTE]
         requests += [step for step in blocks if step not in demotions and self._takes_no_slot(step)]
         if monotonic() < self._urgent_until:
-            requests = [step for step in requests if step.seconds <= 0]
+            requests = [step for step in requests if step.seconds <= self.view.foreseen(step)]
         self._start_first("names", names)
         self._start_first("files", files)
         self._start_first("sessions", demotions)
-        if self.view.quiet.may_start(announced, self._chunk_seconds, monotonic()):
+        # A touch only makes sense with the load that it is for.
+        seconds = next((self.view.foreseen(step) for step in requests if step.action is Action.LOAD), 0.0)
+        if self.view.quiet.may_start(announced, seconds, monotonic()):
             self._start_first("engine", requests)
 
     def move_model(self, step: Step) -> None:
@@ -271,8 +272,8 @@ class Driver:
         return name is None or name in self.view.loras.device
 
     def give_way(self, why: str, urgent: Collection[str]) -> None:
-        """Let go of the engine for `urgent` agents that are about to call. For a while only work for what is due goes
-        on; what is under way for one of them is not cut off."""
+        """Let go of the engine for `urgent` agents that are about to call. For a while only work goes on for what is
+        due by the time that it is done; what is under way for one of them is not cut off."""
         self._urgent_until = monotonic() + URGENT_SECONDS
         running = self._tracks.get("engine")
         if running is None or running[0].key not in urgent:
@@ -329,8 +330,8 @@ class Driver:
         seconds = monotonic() - started
         if track == "engine":
             self.view.quiet.spent(seconds, monotonic())
-            if result == "done" and step.action is Action.LOAD:
-                self._chunk_seconds += 0.2 * (seconds - self._chunk_seconds)
+        if result == "done":
+            self.view.took(step, seconds)
         record = Record(time(), self.view.name, step, result, seconds, computed)
         self.records.append(record)
         self._record(record)

@@ -221,7 +221,7 @@ class Sidecar:
         return DueRecord(estimate.due, due.clock.kind, estimate.confidence, estimate.basis, items_of(memory))
 
     def _plan(self) -> dict[str, EnginePlan]:
-        ranking = Ranking(self.population, self._pinned())
+        ranking = Ranking(self.population, self._pinned(), self.ticked_at)
         self.model_plan = self._plan_models(ranking)
         plans: dict[str, EnginePlan] = {}
         for name, driver in self.drivers.items():

@@ -27,7 +27,7 @@ class Action(StrEnum):
 class Step:
     """One action on one item. `start` and `stop` are the part of it to make resident: blocks of a prefix, 0 and 1 for
     a LoRA or a model. A model's `key` is its engine's name. `victims` are the agents or LoRAs that are expected to
-    lose memory by it, `reason` is for people."""
+    lose memory by it, `reason` is for people. `bytes` is the size of a LoRA or a model."""
 
     action: Action
     kind: MemoryKind
@@ -37,17 +37,20 @@ class Step:
     seconds: float
     reason: str
     victims: tuple[str, ...] = ()
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """An agent with a known prefix: `blocks` long, the first `resident` of them on the device."""
+    """An agent with a known prefix: `blocks` long, the first `resident` of them on the device. `chance` is how likely
+    it calls before those who are said to be farther, though they have called later."""
 
     agent: str
     seconds: float
     blocks: int
     resident: int
     held: bool = False
+    chance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class BlockCache:
     blocks will be taken by the next invocations, beyond their prefixes. A step loads `chunk` blocks at most.
     `capacity` is what requests can use in all. `demoted` agents are the first to lose blocks; None where the engine
     can't be told who that should be. Of `settling` agents, which have called just now, nothing may be foreseen yet.
+    A block of a prefix takes `block_seconds` to load, and a second of that costs `price` seconds of others' work.
     """
 
     free: int
@@ -80,12 +84,15 @@ class BlockCache:
     capacity: int = 0
     demoted: frozenset[str] | None = None
     settling: frozenset[str] = frozenset()
+    block_seconds: float = 0.0
+    price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoraWish:
     """A LoRA that agents use; `bytes` on disk, `staged` in host memory, `registered` under its name. It is `outdated`
-    where the engine knows the name for what the LoRA was before it changed."""
+    where the engine knows the name for what the LoRA was before it changed. It takes `stage_seconds` into host memory,
+    and `load_seconds` into the engine. `chance`: as in `Wish`."""
 
     name: str
     seconds: float
@@ -94,6 +101,9 @@ class LoraWish:
     registered: bool
     held: bool = False
     outdated: bool = False
+    stage_seconds: float = 0.0
+    load_seconds: float = 0.0
+    chance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ class LoraCache:
     """A snapshot of one engine's LoRA places. `device` and `host` name the LoRAs there, next victim first.
 
     Sizes are in LoRAs, None where the engine doesn't tell: nothing is prefetched then. `staging_free` is in
-    bytes.
+    bytes. A second of loading costs `price` seconds of others' work.
     """
 
     device: tuple[str, ...]
@@ -110,18 +120,27 @@ class LoraCache:
     host_places: int | None
     wishes: tuple[LoraWish, ...]
     staging_free: int = 0
+    price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """The model of one engine process: the `bytes` it takes on the device while it is awake, the distance of the
-    nearest of its agents, and whether requests for it run or wait (`held`)."""
+    nearest of its agents, and whether requests for it run or wait (`held`).
+
+    By the clock's pace that agent calls in `left` wall seconds, which pass between the clock's ticks too. The model
+    takes `load_seconds` to wake and `sleep_seconds` to go to sleep. `chance`: as in `Wish`.
+    """
 
     engine: str
     bytes: int
     awake: bool
     seconds: float
     held: bool = False
+    left: float = 0.0
+    load_seconds: float = 0.0
+    sleep_seconds: float = 0.0
+    chance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Plan what moves in a prefix cache whose engine evicts the blocks that were released longest ago. Pure.
 
-The nearest agents are served first. A load goes only where blocks are free or belong to something farther;
-what is nearer and would be evicted first is touched beforehand. Where that can't be had, the plan ends.
+The nearest agents are served first. A load goes only where blocks are free or belong to something farther, by more
+than the exchange takes, and only if it is likely to pay; what is nearer and would be evicted first is touched
+beforehand. Where that can't be had, the plan ends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.plan import Action, BlockCache, Lot, Step, Wish
+from scalesim_daemon.swaps import pays, yields
 
 MAX_STEPS = 64
 
@@ -28,9 +30,11 @@ def plan_blocks(cache: BlockCache) -> list[Step]:
         start = wish.resident
         while start < wish.blocks:
             stop = min(start + cache.chunk, wish.blocks)
-            touches = queue.room(stop - start + cache.overhead + reserve, wish.seconds, wish.agent)
+            touches = queue.room(wish, stop - start, reserve)
             if touches is None or len(steps) + len(touches) >= MAX_STEPS:
                 return steps
+            if not pays(wish.chance, stop - start, queue.lost(stop - start), cache.price):
+                break
             steps += queue.touch(touches)
             steps.append(queue.load(wish, start, stop))
             start = stop
@@ -51,21 +55,23 @@ class _Queue:
         self.robbed: set[str] = set()
         self._free = cache.free
         self._overhead = cache.overhead
+        self._block_seconds = cache.block_seconds
         self._entries = [_Entry(lot, lot.blocks) for lot in cache.lots]
         self._seconds = {wish.agent: wish.seconds for wish in cache.wishes}
         self._resident = {wish.agent: wish.resident for wish in cache.wishes if wish.resident}
 
-    def room(self, blocks: int, seconds: float, agent: str) -> list[_Entry] | None:
-        """Find out what must be touched so that the next `blocks` victims are all farther than `seconds`;
-        None where there aren't as many. Blocks of `agent` itself are no victims: its request uses them."""
-        found = self._free
+    def room(self, wish: Wish, new: int, reserve: int) -> list[_Entry] | None:
+        """Find out what must be touched so that all victims give way to the wish, if its request takes so many `new`
+        blocks and `reserve` blocks are left besides; None where there aren't as many. Blocks of its own are no
+        victims: its request uses them."""
+        found, blocks = self._free, new + self._overhead + reserve
         touches: list[_Entry] = []
         for entry in self._entries:
             if found >= blocks:
                 break
-            if agent in entry.lot.agents:
+            if wish.agent in entry.lot.agents:
                 continue
-            if entry.lot.seconds > seconds:
+            if yields(entry.lot.seconds, wish.seconds, new * self._block_seconds):
                 found += entry.blocks
             elif self._toucher(entry.lot) is None:
                 return None
@@ -74,6 +80,11 @@ class _Queue:
         # A touch is a request too: without a free block it would evict what it is to save.
         possible = found >= blocks and (not touches or self._free >= self._overhead)
         return touches if possible else None
+
+    def lost(self, new: int) -> int:
+        """Return how many blocks others have less because of a load. Where it takes what nobody will ask for, the
+        next calls take theirs."""
+        return max(0, new + self._overhead - self._free)
 
     def touch(self, entries: list[_Entry]) -> list[Step]:
         """Carry out touches, the nearest last, and return them as steps."""

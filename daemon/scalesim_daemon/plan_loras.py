@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.plan import Action, LoraCache, LoraWish, Step
+from scalesim_daemon.swaps import leaving, pays, yields
 
 
 def plan_loras(cache: LoraCache) -> list[Step]:
@@ -15,7 +17,7 @@ def plan_loras(cache: LoraCache) -> list[Step]:
 
 
 def _step(action: Action, wish: LoraWish, reason: str, victims: tuple[str, ...] = ()) -> Step:
-    return Step(action, MemoryKind.LORA, wish.name, 0, 1, wish.seconds, reason, victims)
+    return Step(action, MemoryKind.LORA, wish.name, 0, 1, wish.seconds, reason, victims, wish.bytes)
 
 
 def _register(wishes: list[LoraWish]) -> list[Step]:
@@ -30,32 +32,37 @@ def _register(wishes: list[LoraWish]) -> list[Step]:
 
 
 def _stage(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
-    """Stage the nearest that fit; a farther one makes room, the farthest first."""
+    """Stage the nearest that fit; a farther one makes room."""
     steps: list[Step] = []
     free = cache.staging_free
-    staged = [wish for wish in wishes if wish.staged]
+    staged = [_files(wish) for wish in wishes if wish.staged]
     for wish in wishes:
         if wish.staged or wish.seconds == math.inf:
             continue
-        leaving = _leaving(staged, wish, free)
-        if leaving is None:
+        going = leaving(_files(wish), staged, free)
+        if going is None:
             continue
-        steps += [_step(Action.UNSTAGE, gone, f"{wish.name} is nearer") for gone in leaving]
+        steps += [_step(Action.UNSTAGE, gone.wish, f"{wish.name} is nearer") for gone in going]
         steps.append(_step(Action.STAGE, wish, "among the nearest whose files fit into host memory"))
-        staged = staged[: len(staged) - len(leaving)]
-        free += sum(gone.bytes for gone in leaving) - wish.bytes
+        staged = [other for other in staged if other not in going]
+        free += sum(gone.bytes for gone in going) - wish.bytes
     return steps
 
 
-def _leaving(staged: list[LoraWish], wish: LoraWish, room: int) -> list[LoraWish] | None:
-    """Return which of `staged` (nearest first) must leave for `wish`; None where it doesn't fit even then."""
-    leaving: list[LoraWish] = []
-    for farthest in reversed(staged):
-        if room >= wish.bytes or farthest.seconds <= wish.seconds:
-            break
-        leaving.append(farthest)
-        room += farthest.bytes
-    return leaving if room >= wish.bytes else None
+class _Files(NamedTuple):
+    """A LoRA's files, as what takes host memory."""
+
+    wish: LoraWish
+    seconds: float
+    bytes: int
+    held: bool
+    load_seconds: float
+    chance: float
+
+
+def _files(wish: LoraWish) -> _Files:
+    """Who waits for files that aren't staged reads them from where they are: that makes them no nearer."""
+    return _Files(wish, wish.seconds, wish.bytes, wish.held and wish.staged, wish.stage_seconds, wish.chance)
 
 
 def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
@@ -85,11 +92,13 @@ class _Places:
         self._host_places = cache.host_places or len(cache.host) + len(wishes)
         self._wishes = wishes
         self._near = near
+        self._price = cache.price
 
     def bring(self, wish: LoraWish) -> list[Step]:
         """Load a LoRA if what must go is farther; what is nearer and would go first is touched beforehand.
         One of the nearest that is on the host alone can only be kept there by a slot: then it is brought instead,
-        and the LoRA's turn comes after that. Return no step where neither can be had."""
+        and the LoRA's turn comes after that. Return no step where neither can be had, or it
+        isn't likely to pay."""
         before = self.device, self.host
         touched: dict[str, Step] = {}
         while (kept := self._nearer_victim(wish)) is not None:
@@ -100,14 +109,19 @@ class _Places:
             self._use(kept.name)
             touched[kept.name] = _step(Action.TOUCH, kept, "nearer than what should go first")
         victims = self._use(wish.name)
+        lost = sum(known.load_seconds for name in victims if (known := self._wishes.get(name)))
+        if not pays(wish.chance, wish.load_seconds, lost, self._price):
+            self.device, self.host = before
+            return []
         reason = "among the nearest that the engine's places hold"
         return [*touched.values(), _step(Action.LOAD, wish, reason, victims)]
 
     def _nearer_victim(self, wish: LoraWish) -> LoraWish | None:
         victims = (self._wishes.get(name) for name in self._after(wish.name)[2])
-        return next(
-            (known for known in victims if known and (known.held or known.seconds <= wish.seconds)), None
-        )
+        return next((known for known in victims if known and not self._yields(known, wish)), None)
+
+    def _yields(self, victim: LoraWish, wish: LoraWish) -> bool:
+        return not victim.held and yields(victim.seconds, wish.seconds, wish.load_seconds)
 
     def _use(self, name: str) -> tuple[str, ...]:
         self.device, self.host, victims = self._after(name)

@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.plan import Action, ModelCache, ModelState, Step
+from scalesim_daemon.swaps import leaving
 
-# What is awake is taken to be nearer by this much: to change models costs about as long.
-SWITCH_SECONDS = 1.0
+# By how much a model is ready before it is called: what the planner and the engine take to begin.
+READY_SECONDS = 0.5
 
 
 def plan_models(cache: ModelCache) -> list[Step]:
     """Return the steps in order: who is to sleep first, the farthest of them first; then who wakes, the nearest first.
-    So memory is free before it is taken."""
+    So memory is free before it is taken.
+
+    A model for which another has to sleep that will be called too is woken when it is time: as long before its call as
+    that takes. Until then the other may still be called.
+    """
     stay = _fitting(cache)
-    asleep = sorted(
-        (model for model in cache.models if model.awake and model not in stay), key=_nearness, reverse=True
-    )
-    woken = sorted((model for model in stay if not model.awake), key=_nearness)
+    free = cache.budget - sum(model.bytes for model in stay)
+    woken: list[ModelState] = []
+    ahead = 0.0
+    sleeping = [
+        model for model in cache.models if not model.awake and (model.held or model.seconds < math.inf)
+    ]
+    for model in sorted(sleeping, key=_nearness):
+        going = leaving(model, (one for one in stay if one not in woken), free)
+        if going is None:
+            continue
+        exchange = model.load_seconds + sum(one.sleep_seconds for one in going)
+        if not model.held and _wanted(going) and model.left > ahead + exchange + READY_SECONDS:
+            continue
+        ahead += exchange
+        free += sum(one.bytes for one in going) - model.bytes
+        woken.append(model)
+        stay = [*(one for one in stay if one not in going), model]
+    asleep: list[ModelState] = []
+    for model in sorted((one for one in cache.models if one.awake and one not in stay), key=_nearness):
+        # There may be more room in the end than was needed at first.
+        if model.bytes <= free:
+            free -= model.bytes
+        else:
+            asleep.insert(0, model)
     room = ", ".join(model.engine for model in woken) or "all that is awake"
     return [
         *(_step(Action.SLEEP, model, f"there is no room for it beside {room}") for model in asleep),
@@ -27,27 +53,24 @@ def plan_models(cache: ModelCache) -> list[Step]:
 
 
 def _fitting(cache: ModelCache) -> list[ModelState]:
-    """Return the nearest models that fit together. What serves requests stays, whatever it takes."""
-    serving = [model for model in cache.models if model.awake and model.held]
-    others = [
-        model
-        for model in cache.models
-        if model not in serving and (model.awake or model.held or model.seconds < math.inf)
-    ]
-    free = cache.budget - sum(model.bytes for model in serving)
-    fitting = serving
-    for model in sorted(others, key=_nearness):
-        if model.bytes <= free:
+    """Return the nearest of those awake that fit together. What serves requests stays, whatever it takes."""
+    free = cache.budget
+    fitting = []
+    for model in sorted((model for model in cache.models if model.awake), key=_nearness):
+        if model.held or model.bytes <= free:
             free -= model.bytes
-            fitting = [*fitting, model]
+            fitting.append(model)
     return fitting
+
+
+def _wanted(models: Sequence[ModelState]) -> bool:
+    return any(model.seconds < math.inf for model in models)
 
 
 def _nearness(model: ModelState) -> tuple[float, float, str]:
     """Order by distance; a model that requests wait for is nearer than any."""
-    seconds = -math.inf if model.held else model.seconds - (SWITCH_SECONDS if model.awake else 0.0)
-    return seconds, model.seconds, model.engine
+    return -math.inf if model.held else model.seconds, model.seconds, model.engine
 
 
 def _step(action: Action, model: ModelState, reason: str) -> Step:
-    return Step(action, MemoryKind.MODEL, model.engine, 0, 1, model.seconds, reason)
+    return Step(action, MemoryKind.MODEL, model.engine, 0, 1, model.seconds, reason, bytes=model.bytes)

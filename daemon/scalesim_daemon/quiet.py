@@ -20,6 +20,10 @@ MEMORY_SECONDS = 30.0
 REBASE_SECONDS = 60.0
 LARGEST_CREDIT_SECONDS = 1.0
 REMEMBERED_LULLS = 9
+# Work of ours in an engine of our own costs little: a call may come while it is under way, and estimates that are
+# hardly better than recency aren't worth it. Who comes unannounced meanwhile waits for half of it, in the mean.
+OWN_PRICE = 0.2
+SHARED_PRICE = 0.5
 
 
 class Quiet:
@@ -72,6 +76,10 @@ class Quiet:
     def shared(self, wall: float) -> bool:
         """Whether the engine has lately served requests that nobody announced."""
         return self._foreign_at is not None and wall - self._foreign_at < MEMORY_SECONDS
+
+    def price(self, wall: float) -> float:
+        """Return what a second of speculative work costs others, in seconds."""
+        return SHARED_PRICE if self.shared(wall) else OWN_PRICE
 
     def may_start(self, announced: int, seconds: float, wall: float) -> bool:
         """Whether work of about `seconds` may start now, while `announced` invocations are being served."""

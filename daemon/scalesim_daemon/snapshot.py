@@ -17,15 +17,34 @@ PINNED_SECONDS = -1.0
 
 
 class Ranking:
-    """Every agent's distance in wall seconds as the planner takes it: pinned agents are nearer than any."""
+    """Every agent's distance in wall seconds as the planner takes it at `wall` time: pinned agents are nearer than
+    any."""
 
-    def __init__(self, population: Population, pins: Collection[str]) -> None:
+    def __init__(self, population: Population, pins: Collection[str], wall: float) -> None:
         self._population = population
         self._pins = pins
+        self.wall = wall
+        self._chances = {source: quality.chance() for source, quality in population.qualities().items()}
+
+    def foreseen(self, agent: str) -> tuple[float, float]:
+        """Return the agent's distance, infinity where nothing is foreseen; and the chance that it calls before those
+        who are said to be farther, though they have called later: what its stream's estimates are worth, of late."""
+        if agent in self._pins:
+            return PINNED_SECONDS, 1.0
+        nearest = self._population.board.nearest(agent)
+        if nearest is None:
+            return math.inf, 1.0
+        source, due = nearest
+        return due.seconds, self._chances[source]
 
     def seconds(self, agent: str) -> float:
         """Return the agent's distance; infinity where nothing is foreseen."""
-        return PINNED_SECONDS if agent in self._pins else self._population.board.seconds(agent)
+        return self.foreseen(agent)[0]
+
+    def left(self, agent: str) -> float:
+        """Return in how many wall seconds the agent's call is to be expected; 0 where it is pinned."""
+        due = None if agent in self._pins else self._population.board.get(agent)
+        return 0.0 if due is None else due.left(self.wall)
 
     def held(self, agent: str) -> bool:
         """Whether a request of the agent is being served."""
@@ -46,24 +65,35 @@ def block_cache(
     if tree is None or info is None or info.device_blocks is None or not view.known:
         return None
     view.demoted.intersection_update(tree.agents())
-    distances = {agent: ranking.seconds(agent) for agent in tree.agents() if at_home(agent)}
-    held = {agent for agent in distances if ranking.held(agent)}
+    foreseen = {agent: ranking.foreseen(agent) for agent in tree.agents() if at_home(agent)}
+    held = {agent for agent in foreseen if ranking.held(agent)}
     wishes = [
-        Wish(agent, seconds, tree.prefix_blocks(agent), tree.resident_blocks(agent), agent in held)
-        for agent, seconds in distances.items()
+        Wish(
+            agent,
+            seconds,
+            tree.prefix_blocks(agent),
+            tree.resident_blocks(agent),
+            agent in held,
+            chance,
+        )
+        for agent, (seconds, chance) in foreseen.items()
         if seconds < math.inf or agent in held
     ]
     wishes.sort(key=lambda wish: (wish.seconds, -ranking.recency(wish.agent), wish.agent))
-    nearness = distances | dict.fromkeys(held, PINNED_SECONDS)
+    chunk = max(1, chunk_tokens // tree.block_size)
+    nearness = {agent: seconds for agent, (seconds, _) in foreseen.items()}
+    nearness.update(dict.fromkeys(held, PINNED_SECONDS))
     return BlockCache(
         free=max(0, info.device_blocks - tree.resident),
         lots=tuple(_lot(group, nearness) for group in tree.groups()),
         wishes=tuple(wishes),
-        chunk=max(1, chunk_tokens // tree.block_size),
+        chunk=chunk,
         reserve=_reserve(wishes, view.blocks_per_invocation),
         capacity=info.device_blocks,
         demoted=frozenset(view.demoted) if _can_demote(info) else None,
         settling=view.settling(),
+        block_seconds=view.times.prefix.of(chunk * tree.block_size) / chunk,
+        price=view.quiet.price(ranking.wall),
     )
 
 
@@ -77,18 +107,31 @@ def model_cache(
     """Return the picture of the models that share a memory: of the engines whose model's size is known. What can't be
     put to sleep, or doesn't answer, is taken to be awake and to stay so."""
     nearest = dict.fromkeys(views, math.inf)
+    whose = dict.fromkeys(views, "")
     for agent in population.agents:
         seconds = ranking.seconds(agent)
         if seconds < math.inf:
             for name in views:
                 if seconds < nearest[name] and at_home(name, agent):
-                    nearest[name] = seconds
+                    nearest[name], whose[name] = seconds, agent
     models = []
     for name, view in views.items():
         if view.model_bytes is not None:
             steered = _can_sleep(view)
             awake, held = not (steered and view.asleep), view.serving or not steered
-            models.append(ModelState(name, view.model_bytes, awake, nearest[name], held))
+            models.append(
+                ModelState(
+                    name,
+                    view.model_bytes,
+                    awake,
+                    nearest[name],
+                    held,
+                    ranking.left(whose[name]),
+                    view.times.wake.of(view.model_bytes),
+                    view.times.sleep.of(view.model_bytes),
+                    ranking.foreseen(whose[name])[1],
+                )
+            )
     return ModelCache(tuple(models), budget)
 
 
@@ -128,22 +171,33 @@ def lora_cache(
     for agent in population.agents.values():
         if agent.memory is not None and agent.memory.lora_name is not None:
             owners.setdefault(agent.memory.lora_name, []).append(agent.key)
+    nearest = {name: min(agents, key=ranking.seconds) for name, agents in owners.items()}
     wishes = tuple(
         LoraWish(
             name,
-            min(ranking.seconds(agent) for agent in agents),
+            ranking.seconds(nearest[name]),
             links[name][1],
             links[name][2],
             name in view.loras.registered,
             any(ranking.held(agent) for agent in agents),
             lorafiles.supersedes(str(links[name][0]), view.loras.registered.get(name, "")),
+            view.times.staging.of(links[name][1]),
+            view.times.lora.of(links[name][1]),
+            ranking.foreseen(nearest[name])[1],
         )
         for name, agents in owners.items()
         if name in links
     )
     # What nobody uses any more may still be staged: it makes room first.
     wishes += tuple(
-        LoraWish(name, math.inf, size, staged=True, registered=True)
+        LoraWish(
+            name,
+            math.inf,
+            size,
+            staged=True,
+            registered=True,
+            stage_seconds=view.times.staging.of(size),
+        )
         for name, (_, size, staged) in links.items()
         if staged and name not in owners
     )
@@ -155,4 +209,5 @@ def lora_cache(
         places.host_places,
         wishes,
         staging_free,
+        view.quiet.price(ranking.wall),
     )

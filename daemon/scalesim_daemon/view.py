@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from time import monotonic
 
-from scalesim_adapters.base import Cleared, EngineInfo, FeedLost, Inventory, Removed, ResidencyEvent, Stored
+from scalesim_adapters.base import (
+    Cleared,
+    EngineInfo,
+    FeedLost,
+    Inventory,
+    MemoryKind,
+    Removed,
+    ResidencyEvent,
+    Stored,
+)
 from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.ledger import Ledger
+from scalesim_daemon.loadtimes import LoadTimes
+from scalesim_daemon.plan import Step
 from scalesim_daemon.population import Agent, Memory
 from scalesim_daemon.quiet import Quiet
 
@@ -78,6 +89,7 @@ class EngineView:
         self.model_bytes: int | None = None
         self.quiet = Quiet(quiet_share)
         self.ledger = Ledger()
+        self.times = LoadTimes()
         self.restarts = 0
         self.lost_blocks = 0
         self.requests_started = 0  # ours and announced ones
@@ -132,6 +144,22 @@ class EngineView:
         pressure = self.quiet.pressure
         counted = pressure is not None and pressure.running + pressure.waiting > 0
         return counted or self._serving.total() > 0
+
+    def foreseen(self, step: Step) -> float:
+        """Return how many seconds a step is likely to take, 0 for one that brings in nothing."""
+        kind = self.times.kind(step)
+        return 0.0 if kind is None else kind.of(self._amount(step))
+
+    def took(self, step: Step, seconds: float) -> None:
+        """A step was carried out, which took so long."""
+        kind = self.times.kind(step)
+        if kind is not None:
+            kind.learn(self._amount(step), seconds)
+
+    def _amount(self, step: Step) -> int:
+        if step.kind is MemoryKind.PREFIX_KV:
+            return (step.stop - step.start) * (self.tree.block_size if self.tree is not None else 1)
+        return step.bytes
 
     def happened(self, event: ResidencyEvent) -> None:
         """Take in one event of the engine's feed."""

@@ -18,6 +18,8 @@ MOST_EVIDENCE = 16 * EVIDENCE
 """Pairs that an estimator decides until the first verdict on it, and between two at most."""
 MARGIN = 0.02
 """Share of the pairs by which an estimator has to be worse to be dropped, and better to come back."""
+TRUST = 4
+"""Pairs that an estimate is taken to have won against recency before the first of them was seen."""
 
 _NEIGHBOURS = 32
 _CHANGES_KEPT = 8
@@ -108,6 +110,16 @@ class Quality:
         """Return the figures of the blend."""
         return self._scores[-1].figures()
 
+    def chance(self) -> float:
+        """Return how likely it is that the blend is right about who of two agents calls first where recency says the
+        opposite: the share of such pairs that it ordered right.
+
+        To give an agent memory that another has, who called later, is to bet on that. Until there is evidence the
+        simulation's word is trusted.
+        """
+        total = self._scores[-1].total
+        return (total.won + TRUST) / (total.disputed + TRUST)
+
     def is_admitted(self, name: str) -> bool:
         """Return whether an estimator is admitted; unknown names raise `ValueError`."""
         return self.admitted[self.names.index(name)]
@@ -184,7 +196,7 @@ class Quality:
     def _judge_order(self, agent: str, now: float, previous: float) -> list[int]:
         """Score the pairs that this invocation completes; return the estimators that decided some of them."""
         outsiders = [index for index, admitted in enumerate(self.admitted) if not admitted]
-        count, all_right, all_by_recency = 0, 0.0, 0.0
+        count, all_right, all_by_recency, disputed, won = 0, 0.0, 0.0, 0, 0
         decided: dict[int, list[float]] = {}
         row, b, looked_at = _UNKNOWN, NOBODY, now
         for first in self._realised:
@@ -202,6 +214,9 @@ class Quality:
             count += 1
             all_right += right
             all_by_recency += by_recency
+            if right + by_recency == 1.0 and right != by_recency:
+                disputed += 1
+                won += right == 1.0
             if a.whose >= 0:
                 due_b = b.otherwise if b.whose == a.whose else b.due
                 if a.otherwise != a.due or due_b != b.due:
@@ -219,9 +234,9 @@ class Quality:
                     sums = decided.setdefault(index, [0, 0.0, 0.0, 0.0])
                     _count(sums, _rightness(due_a, due_b), right, by_recency)
         if count:
-            self._scores[-1].ordered(Pairs(count, all_right, count / 2, all_by_recency))
+            self._scores[-1].ordered(Pairs(count, all_right, count / 2, all_by_recency, disputed, won))
         for index, sums in decided.items():
-            self._scores[index].ordered(Pairs(int(sums[0]), *sums[1:]))
+            self._scores[index].ordered(Pairs(int(sums[0]), sums[1], sums[2], sums[3]))
             self._seen[index] += int(sums[0])
         return list(decided)
 

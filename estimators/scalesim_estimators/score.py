@@ -9,12 +9,15 @@ from typing import NamedTuple, Self
 
 class Pairs(NamedTuple):
     """Pairs of invocations, and how many of them were ordered right (a tie counts one half): by the blend with the
-    estimator, by the blend without it, and by recency."""
+    estimator, by the blend without it, and by recency. Of those `disputed` the blend and recency, neither with a tie,
+    said the opposite, and the blend `won` some; this is counted for the blend itself only."""
 
     number: int = 0
     right: float = 0.0
     without: float = 0.0
     by_recency: float = 0.0
+    disputed: int = 0
+    won: int = 0
 
 
 class Forecast(NamedTuple):
@@ -31,15 +34,18 @@ class Figures:
     """Sums over a window; those of several streams with the same clock may be added up.
 
     `pairs` were decided by the estimator, and of them `right`, `right_without` and `right_by_recency` were ordered
-    right, with it, without it and by recency. Of the last `invocations` it had `foreseen` some: `errors` sums the
-    clock units by which these were early or late, `hits` counts those that came in time, `confidences` sums what it
-    had given them, and `squares` the squared differences between confidence and outcome (1 for a hit, else 0).
+    right, with it, without it and by recency. Those `disputed` are known for a blend only: it and recency said the
+    opposite, and it `won` some. Of the last `invocations` the estimator had `foreseen` some: `errors` sums the clock
+    units by which these were early or late, `hits` counts those that came in time, `confidences` sums what it had given
+    them, and `squares` the squared differences between confidence and outcome (1 for a hit, else 0).
     """
 
     pairs: int = 0
     right: float = 0.0
     right_without: float = 0.0
     right_by_recency: float = 0.0
+    disputed: int = 0
+    won: int = 0
     invocations: int = 0
     foreseen: int = 0
     errors: float = 0.0
@@ -112,6 +118,8 @@ class Score:
             self.total.right + pairs.right - dropped.right,
             self.total.without + pairs.without - dropped.without,
             self.total.by_recency + pairs.by_recency - dropped.by_recency,
+            self.total.disputed + pairs.disputed - dropped.disputed,
+            self.total.won + pairs.won - dropped.won,
         )
 
     def came(self, forecast: Forecast | None) -> None:

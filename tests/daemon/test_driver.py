@@ -260,7 +260,7 @@ def test_a_lora_that_can_not_be_loaded_can_still_be_unstaged(tmp_path: Path) -> 
         (["sim/a"], "done"),
     ],
 )
-def test_an_urgent_agent_stops_work_for_others_and_only_what_is_due_goes_on(
+def test_an_urgent_agent_stops_work_for_others_and_only_what_is_due_when_it_is_done_goes_on(
     urgent: list[str], result: str
 ) -> None:
     async def scene() -> None:
@@ -277,7 +277,8 @@ def test_an_urgent_agent_stops_work_for_others_and_only_what_is_due_goes_on(
                 await ended.wait()
             driver.pursue([LOAD], [], announced=0)
             assert driver.in_flight == ()
-            due = replace(LOAD, seconds=0.0)
+            due = replace(LOAD, seconds=driver.view.foreseen(LOAD))
+            assert 0 < due.seconds < LOAD.seconds
             driver.pursue([LOAD, due], [], announced=0)
             assert driver.in_flight == (due,)
 

@@ -39,13 +39,16 @@ def test_the_nearest_agents_model_is_awake(tmp_path: Path) -> None:
             for name, url in (("north", north), ("south", south))
         ]
 
-        async def only(awake: str, other: str) -> bool:
-            return await asleep(other) and not await asleep(awake)
-
         async with daemon(tmp_path, engines=engines, models={"budget_bytes": "6GiB"}) as (sidecar, _):
+
+            async def only(awake: str, other: str) -> bool:
+                """What is under way is recorded when it has ended."""
+                over = not any(driver.in_flight for driver in sidecar.drivers.values())
+                return over and await asleep(other) and not await asleep(awake)
+
             with Publisher("town", address=sidecar.feed_address) as publisher:
                 publisher.step(0)
-                for agent, due in (("north", 5), ("south", 50)):
+                for agent, due in (("north", 1), ("south", 2)):
                     publisher.bind(agent, token_ids=list(range(64)), model=agent)
                     publisher.activity(agent, until=due)
                 await until(lambda: only(north, south))
@@ -58,7 +61,7 @@ def test_the_nearest_agents_model_is_awake(tmp_path: Path) -> None:
                     with publisher.invocation("north"):
                         body = {"model": "north", "prompt": [1, 2, 3], "max_tokens": 1}
                         assert (await client.post("/v1/completions", json=body)).status_code == 200
-                        assert await only(north, south)
+                        assert await asleep(south) and not await asleep(north)
                 assert moves(sidecar)[settled:][:4] == [
                     *(("north", "sleep"), ("south", "wake")),
                     *(("south", "sleep"), ("north", "wake")),
@@ -89,7 +92,7 @@ def test_what_does_not_answer_is_taken_to_be_awake_and_to_stay_so() -> None:
     }
     views["d"] = EngineView("d", quiet_share=0.0)
     population = Population()
-    cache = model_cache(views, population, Ranking(population, ()), lambda *_: True, 8)
+    cache = model_cache(views, population, Ranking(population, (), 0.0), lambda *_: True, 8)
     assert [(one.engine, one.awake, one.held) for one in cache.models] == [
         *(("a", False, False), ("b", True, True), ("c", True, False)),
     ]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from random import Random
 
 import pytest
 from hypothesis import assume, given, settings
@@ -118,12 +119,15 @@ def scenes(draw: st.DrawFn) -> tuple[Pool, dict[str, list[int]], dict[str, float
 
 
 @settings(max_examples=400, deadline=None)
-@given(scenes(), st.integers(1, 6), st.integers(0, 12))
+@given(scenes(), st.integers(1, 6), st.integers(0, 12), st.sampled_from([0.0, 0.4]))
 def test_every_step_keeps_what_is_nearer(
-    scene: tuple[Pool, dict[str, list[int]], dict[str, float], list[str]], chunk: int, reserve: int
+    scene: tuple[Pool, dict[str, list[int]], dict[str, float], list[str]],
+    chunk: int,
+    reserve: int,
+    block_seconds: float,
 ) -> None:
     pool, agents, seconds, held = scene
-    cache = look(pool, agents, seconds, chunk, reserve, held)
+    cache = replace(look(pool, agents, seconds, chunk, reserve, held), block_seconds=block_seconds)
     steps = plan_blocks(cache)
     assert steps == plan_blocks(cache)
     assert len(steps) <= MAX_STEPS
@@ -132,13 +136,17 @@ def test_every_step_keeps_what_is_nearer(
 
 
 @settings(max_examples=200, deadline=None)
-@given(scenes(), st.integers(1, 6), st.integers(0, 12))
+@given(scenes(), st.integers(1, 6), st.integers(0, 12), st.sampled_from([0.0, 0.4]))
 def test_plans_come_to_an_end(
-    scene: tuple[Pool, dict[str, list[int]], dict[str, float], list[str]], chunk: int, reserve: int
+    scene: tuple[Pool, dict[str, list[int]], dict[str, float], list[str]],
+    chunk: int,
+    reserve: int,
+    block_seconds: float,
 ) -> None:
     pool, agents, seconds, held = scene
     for _ in range(2 + len(agents)):
-        steps = plan_blocks(look(pool, agents, seconds, chunk, reserve, held))
+        cache = look(pool, agents, seconds, chunk, reserve, held)
+        steps = plan_blocks(replace(cache, block_seconds=block_seconds))
         if not steps:
             return
         carry_out(pool, agents, seconds, steps, held)
@@ -245,3 +253,40 @@ def test_an_agent_that_lost_blocks_to_a_step_waits_for_the_next_plan() -> None:
 def test_a_long_plan_is_cut() -> None:
     wishes = tuple(Wish(f"agent{index}", float(index), 10, 0) for index in range(50))
     assert len(plan_blocks(BlockCache(10_000, (), wishes, chunk=1))) == MAX_STEPS
+
+
+@pytest.mark.parametrize(("block_seconds", "most"), [(0.5, 2), (0.0, 50)])
+def test_dues_that_jitter_by_less_than_the_exchange_takes_move_nothing_back_and_forth(
+    block_seconds: float, most: int
+) -> None:
+    """Two agents of four blocks each, which take two seconds to load; there is room for one and a half."""
+    rng, pool, agents, loads = Random(1), Pool(8), prefixes([0], [4, 4]), 0
+    for _ in range(50):
+        seconds = {agent: 5 + rng.uniform(-0.9, 0.9) for agent in agents}
+        steps = plan_blocks(replace(look(pool, agents, seconds, 8), block_seconds=block_seconds))
+        carry_out(pool, agents, seconds, steps)
+        loads += sum(step.action is Action.LOAD for step in steps)
+    assert loads <= most
+    assert (loads > 10) is (block_seconds == 0)
+
+
+@pytest.mark.parametrize(
+    ("chance", "price", "free", "loads"),
+    [
+        (0.4, 0.0, 9, True),  # into free blocks
+        (0.4, 0.0, 0, False),
+        (0.6, 0.0, 0, True),
+        (0.6, 0.5, 0, False),  # where others use the engine
+        (0.9, 0.5, 0, True),
+    ],
+)
+def test_a_load_is_planned_where_it_is_likely_to_pay(
+    chance: float, price: float, free: int, loads: bool
+) -> None:
+    near = Wish("near", 1.0, 8, 0, chance=chance)
+    for agents in (("far",), ()):
+        lots = (Lot(30, agents, 60.0 if agents else math.inf),)
+        cache = BlockCache(free, lots, (near,), chunk=8, price=price)
+        assert [step.key for step in plan_blocks(cache)] == (["near"] if loads else [])
+    sure = Wish("sure", 2.0, 8, 0)
+    assert plan_blocks(replace(cache, wishes=(near, sure)))[-1].key == "sure"

@@ -3,7 +3,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,12 +105,52 @@ def test_files_are_staged_by_bytes_and_the_farthest_make_room() -> None:
     ]
 
 
+@pytest.mark.parametrize(("chance", "loads"), [(0.4, False), (0.6, True)])
+def test_a_lora_takes_the_place_of_another_where_that_is_likely_to_pay(chance: float, loads: bool) -> None:
+    near = replace(wish("a", 1), chance=chance, load_seconds=1.0, stage_seconds=1.0)
+    far = replace(wish("b", 60, staged=True), load_seconds=1.0, stage_seconds=1.0)
+    taken = [(Action.UNSTAGE, "b"), (Action.STAGE, "a"), (Action.LOAD, "a")]
+    assert kinds(plan_loras(cache(near, far, device="b", host="b", places=(1, 1)))) == taken * loads
+    assert kinds(plan_loras(cache(near, places=(1, 1), free=1))) == [(Action.STAGE, "a"), (Action.LOAD, "a")]
+
+
+def test_what_saves_the_fewest_seconds_per_byte_leaves_host_memory_first() -> None:
+    """Two small files take as long as a large one, which is a little nearer."""
+    large = replace(wish("large", 50, 8, staged=True), stage_seconds=1.0)
+    small = [replace(wish(name, 60, 2, staged=True), stage_seconds=0.5) for name in "xy"]
+    near = replace(wish("near", 1, 4), stage_seconds=0.6)
+    steps = plan_loras(LoraCache((), (), None, None, (near, large, *small), staging_free=0))
+    assert kinds(steps) == [(Action.UNSTAGE, "large"), (Action.STAGE, "near")]
+    nearest = replace(large, seconds=0.5)
+    steps = plan_loras(LoraCache((), (), None, None, (near, nearest, *small), staging_free=0))
+    assert [step.key for step in steps if step.action is Action.UNSTAGE] == ["x", "y"]
+
+
+@pytest.mark.parametrize("exchange", [2.0, 0.0])
+def test_dues_that_jitter_by_less_than_the_exchange_takes_move_nothing_back_and_forth(
+    exchange: float,
+) -> None:
+    """There is room for one of two LoRAs, in the engine and for its files."""
+    rng, moves = Random(1), 0
+    loras = cache(wish("a", 5), wish("b", 5), places=(1, 1), free=1)
+    for _ in range(50):
+        jittered = (
+            replace(one, seconds=5 + rng.uniform(-0.9, 0.9), stage_seconds=exchange, load_seconds=exchange)
+            for one in loras.wishes
+        )
+        loras = replace(loras, wishes=tuple(jittered))
+        steps = plan_loras(loras)
+        loras = carry_out(loras, steps)
+        moves += len(steps)
+    assert moves == 2 if exchange else moves > 20
+
+
 names = "abcdefg"
 
 
 @st.composite
 def caches(draw: st.DrawFn) -> LoraCache:
-    slots = draw(st.integers(1, 3))
+    slots, exchange = draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 1.5]))
     places = draw(st.none() | st.integers(slots, 5))
     host = draw(st.permutations(names))[: draw(st.integers(0, places or 7))]
     device = draw(st.permutations(host))[: draw(st.integers(0, slots))]
@@ -120,6 +162,8 @@ def caches(draw: st.DrawFn) -> LoraCache:
             draw(st.booleans()),
             draw(st.integers(0, 4)) > 0,
             draw(st.integers(0, 6)) == 0,
+            stage_seconds=exchange,
+            load_seconds=exchange,
         )
         for name in draw(st.lists(st.sampled_from(names), unique=True))
     )

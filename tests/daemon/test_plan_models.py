@@ -2,18 +2,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalesim_daemon.board import Due
+from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.plan import Action, ModelCache, ModelState, Step
-from scalesim_daemon.plan_models import SWITCH_SECONDS, plan_models
+from scalesim_daemon.plan_models import READY_SECONDS, plan_models
+from scalesim_estimators import Estimate
 
 
 def model(
-    engine: str, seconds: float, *, size: int = 4, awake: bool = False, held: bool = False
+    engine: str,
+    seconds: float,
+    *,
+    size: int = 4,
+    awake: bool = False,
+    held: bool = False,
+    load: float = 0.0,
+    sleep: float = 0.0,
+    chance: float = 1.0,
 ) -> ModelState:
-    return ModelState(engine, size, awake, seconds, held)
+    return ModelState(engine, size, awake, seconds, held, seconds, load, sleep, chance)
 
 
 def kinds(steps: list[Step]) -> list[tuple[Action, str]]:
@@ -42,10 +54,53 @@ def test_what_is_awake_stays_while_there_is_room() -> None:
     assert kinds(plan_models(ModelCache(models, 8))) == [(Action.WAKE, "a")]
 
 
-def test_a_little_nearer_changes_nothing() -> None:
-    for seconds, steps in ((0.9 * SWITCH_SECONDS, 0), (2.1 * SWITCH_SECONDS, 2)):
-        models = (model("a", 1.0), model("b", 1.0 + seconds, awake=True))
+def test_what_is_nearer_by_less_than_the_exchange_takes_changes_nothing() -> None:
+    for nearer, steps in ((3.9, 0), (4.1, 2)):
+        models = (model("a", 1.0, load=4.0), model("b", 1.0 + nearer, awake=True))
         assert len(plan_models(ModelCache(models, 4))) == steps
+
+
+def test_dues_that_jitter_by_less_than_the_exchange_takes_move_nothing_back_and_forth() -> None:
+    rng, cache, moves = Random(1), ModelCache((model("a", 2, load=4), model("b", 2, load=4)), 4), 0
+    for _ in range(100):
+        jittered = (replace(one, seconds=2 + rng.uniform(-1.9, 1.9)) for one in cache.models)
+        cache = replace(cache, models=tuple(jittered))
+        for step in plan_models(cache):
+            cache = after(cache, step)
+            moves += 1
+    assert moves == 1
+
+
+def test_a_four_second_load_starts_four_seconds_early() -> None:
+    """After another model has been put to sleep, which takes a second; and at once where nobody would call that one."""
+    for left, moves in ((5.6 + READY_SECONDS, 0), (4.9 + READY_SECONDS, 2)):
+        near = replace(model("a", 9.0, load=4.0), left=left)
+        assert len(plan_models(ModelCache((near, model("b", 60.0, awake=True, sleep=1.0)), 4))) == moves
+        assert len(plan_models(ModelCache((near, model("b", math.inf, awake=True, sleep=1.0)), 4))) == 2
+        assert len(plan_models(ModelCache((near, model("b", 60.0, awake=True, sleep=1.0)), 8))) == 1
+
+
+def test_models_that_wake_one_after_the_other_start_so_much_earlier() -> None:
+    awake = (model("y", 90.0, awake=True), model("z", 90.0, awake=True))
+    for left, woken in ((8.6, "a"), (8.4, "ab")):
+        first = replace(model("a", 30.0, load=4.0), left=1.0)
+        models = (first, replace(model("b", 31.0, load=4.0), left=left), *awake)
+        steps = plan_models(ModelCache(models, 8))
+        assert [step.key for step in steps if step.action is Action.WAKE] == list(woken)
+
+
+def test_a_clock_of_steps_is_taken_by_its_pace_between_two_ticks_too() -> None:
+    """Steps of 10 s, the call at the next one: 4 seconds before it, the model begins to wake."""
+    clock = StreamClock("step")
+    for now, wall in ((0, 0.0), (1, 10.0), (2, 20.0)):
+        clock.advance(now, wall)
+    due = Due(Estimate(3.0, 1.0, "a test"), clock)
+    awake = []
+    for wall in (20.0, 25.0, 25.4, 25.6, 31.0, 99.0):
+        near = replace(model("a", due.seconds, load=4.0), left=due.left(wall))
+        awake.append(bool(plan_models(ModelCache((near, model("b", 60.0, awake=True)), 4))))
+    assert due.seconds == 10.0
+    assert awake == [False, False, False, True, True, True]
 
 
 def test_requests_keep_a_model_awake_and_wake_one_that_sleeps() -> None:
@@ -59,6 +114,15 @@ def test_requests_keep_a_model_awake_and_wake_one_that_sleeps() -> None:
 def test_more_awake_than_fits_is_put_to_sleep_the_farthest_first() -> None:
     models = tuple(model(name, seconds, awake=True) for name, seconds in zip("abc", (3, 2, 1), strict=True))
     assert kinds(plan_models(ModelCache(models, 4))) == [(Action.SLEEP, "a"), (Action.SLEEP, "b")]
+
+
+def test_a_poor_estimate_wakes_a_model_only_where_nothing_is_lost_by_it() -> None:
+    near = model("a", 1.0, load=4.0, chance=0.4)
+    far = model("b", 60.0, awake=True, load=4.0)
+    assert plan_models(ModelCache((near, far), 4)) == []
+    assert kinds(plan_models(ModelCache((near, far), 8))) == [(Action.WAKE, "a")]
+    assert len(plan_models(ModelCache((near, replace(far, load_seconds=1.0)), 4))) == 2
+    assert len(plan_models(ModelCache((replace(near, held=True), far), 4))) == 2
 
 
 SECONDS = st.one_of(st.just(math.inf), st.floats(0, 10))

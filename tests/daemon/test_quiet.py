@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalesim_adapters.base import Pressure
-from scalesim_daemon.quiet import LARGEST_CREDIT_SECONDS, MEMORY_SECONDS, REBASE_SECONDS, Quiet
+from scalesim_daemon.quiet import (
+    LARGEST_CREDIT_SECONDS,
+    MEMORY_SECONDS,
+    OWN_PRICE,
+    REBASE_SECONDS,
+    SHARED_PRICE,
+    Quiet,
+)
 
 
 def idle(finished: int, running: int = 0, waiting: int = 0) -> Pressure:
@@ -155,3 +162,8 @@ def test_the_share_of_a_shared_engine_is_bounded(
         wall += passed
         bound = share * (wall - 0.2) + LARGEST_CREDIT_SECONDS + longest
         assert used <= bound or used == pytest.approx(bound)
+
+
+def test_work_costs_more_where_others_may_wait_for_it() -> None:
+    quiet = foreign()
+    assert quiet.price(0.3) == SHARED_PRICE > quiet.price(0.3 + MEMORY_SECONDS) == OWN_PRICE

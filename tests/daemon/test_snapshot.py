@@ -80,7 +80,7 @@ class World:
 
     @property
     def ranking(self) -> Ranking:
-        return Ranking(self.population, self.pins)
+        return Ranking(self.population, self.pins, 0.0)
 
     def snapshot(self, *, chunk_tokens: int = 8) -> BlockCache:
         cache = block_cache(self.view, self.ranking, lambda _: True, chunk_tokens)
@@ -101,11 +101,13 @@ def merged(lots: Sequence[Lot]) -> list[tuple[tuple[str, ...], float, int]]:
 
 
 def assert_true(world: World) -> BlockCache:
-    """The daemon's picture is the one that somebody would take who knows everything."""
+    """The daemon's picture is the one that somebody would take who knows everything, but for what estimates are worth:
+    here they are right."""
     cache = world.snapshot()
     truth = world.truth(cache)
     assert merged(cache.lots) == merged(truth.lots)
     assert cache.free == truth.free
+    cache = replace(cache, wishes=tuple(replace(wish, chance=1.0) for wish in cache.wishes))
     assert set(cache.wishes) == set(truth.wishes)
     return cache
 
@@ -315,3 +317,21 @@ def test_nothing_is_planned_before_the_feed_is_heard() -> None:
     assert not view.known
     view.happened(Cleared())
     assert view.known
+
+
+def test_a_wish_says_what_the_estimates_of_its_stream_are_worth() -> None:
+    """The simulation says that b calls at the next step; a does, every time, as recency says."""
+    world = World(20, {"a": [1, 2], "b": [3, 4]})
+    for now in range(12):
+        caller = "a" if now < 11 else "b"
+        world.say(StepAdvanced(now=float(now)))
+        world.answer(world.call(caller, [9]))
+        world.say(ActivityStarted(agent="a", for_=30.0), ActivityStarted(agent="b", for_=1.0))
+    assert world.population.qualities()["src"].chance() == world.ranking.foreseen("sim/b")[1] < 0.5
+    assert {wish.chance for wish in world.snapshot().wishes} == {world.ranking.foreseen("sim/b")[1]}
+    world.pins.add("sim/b")
+    assert world.ranking.foreseen("sim/b") == (PINNED_SECONDS, 1.0)
+    other = Stream("other", "sim", 1, "step")
+    world.population.apply([Opened(other), Said(other, (ActivityStarted(agent="d", for_=2.0),))], 0.0)
+    assert world.ranking.foreseen("sim/d") == (2.0, 1.0)
+    assert world.ranking.foreseen("sim/never heard of") == (math.inf, 1.0)

@@ -1,4 +1,5 @@
-"""What wrong announcements cost: with our eviction by due, in the simulator, against the engine alone.
+"""What wrong announcements cost, in the simulator, against the engine alone: with our eviction by due, with prefetches
+into the pauses of the simulation, and with both.
 
 The workloads are those in which the engine's own recency does well: few agents call often, or who has called calls
 again.
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from random import Random
 
 import pytest
 
 from scalesim_daemon.whatif.costs import CPU_90M
-from scalesim_daemon.whatif.run import ALONE, PLUGIN, simulate
+from scalesim_daemon.whatif.run import ALONE, PLUGIN, SIDECAR, Setup, simulate
 from scalesim_daemon.whatif.workload import Call, Prompt, Workload
 
 AGENTS = tuple(f"a{number}" for number in range(40))
@@ -23,6 +25,7 @@ STEPS = 40
 SEEDS = range(1, 5)
 DEVICE_TOKENS = 290 * 32  # a fifth of the agents' prompts
 MOST_EXTRA = 1.03
+MOST_WORK = 1.25
 NO_PREFETCH = replace(PLUGIN, prefetch=False)
 
 Told = Callable[[int | None], int | None]
@@ -93,22 +96,52 @@ def missing(_: Random) -> Told:
     return lambda gap: None
 
 
-def extra(habit: str, told: Callable[[Random], Told]) -> float:
-    """Return the tokens of prefixes computed again, over those of the engine alone, summed over the seeds."""
-    plays = [workload(habit, seed, told) for seed in SEEDS]
-    alone = sum(simulate(play, CPU_90M, ALONE, device_tokens=DEVICE_TOKENS).recomputed for play in plays)
-    ours = sum(simulate(play, CPU_90M, NO_PREFETCH, device_tokens=DEVICE_TOKENS).recomputed for play in plays)
-    return ours / alone
+@cache
+def alone(habit: str) -> int:
+    """Return the tokens of prefixes that the engine alone computes again, summed over the seeds: what is said and how
+    long pauses last changes nothing there."""
+    plays = [workload(habit, seed, missing) for seed in SEEDS]
+    return sum(simulate(play, CPU_90M, ALONE, device_tokens=DEVICE_TOKENS).recomputed for play in plays)
+
+
+def extra(habit: str, told: Callable[[Random], Told], setup: Setup, pace: float = 0.0) -> tuple[float, float]:
+    """Return the tokens of prefixes that calls compute again, and these with all that was prefetched, over what the
+    engine alone computes again."""
+    plays = [replace(workload(habit, seed, told), pace=pace) for seed in SEEDS]
+    played = [simulate(play, CPU_90M, setup, device_tokens=DEVICE_TOKENS) for play in plays]
+    recomputed = sum(figures.recomputed for figures in played)
+    prefetched = sum(figures.prefetched_tokens for figures in played)
+    return recomputed / alone(habit), (recomputed + prefetched) / alone(habit)
 
 
 @pytest.mark.parametrize("habit", HABITS)
 def test_right_announcements_save_much(habit: str) -> None:
-    assert extra(habit, right) < 0.75
+    assert extra(habit, right, NO_PREFETCH)[0] < 0.75
 
 
 @pytest.mark.parametrize("told", [adversarial, shuffled, delayed, missing])
 @pytest.mark.parametrize("habit", HABITS)
 def test_wrong_announcements_cost_next_to_nothing(habit: str, told: Callable[[Random], Told]) -> None:
-    share = extra(habit, told)
+    share, _ = extra(habit, told, NO_PREFETCH)
     print(f"{habit}, {told.__name__}: {share:.3f} of the engine alone's")
     assert share <= MOST_EXTRA
+
+
+@pytest.mark.parametrize(
+    ("told", "setup"),
+    [
+        *((told, PLUGIN) for told in (adversarial, shuffled, delayed, missing)),
+        *((told, SIDECAR) for told in (adversarial, shuffled)),
+    ],
+)
+@pytest.mark.parametrize("habit", HABITS)
+def test_prefetches_by_wrong_announcements_cost_calls_next_to_nothing(
+    habit: str, told: Callable[[Random], Told], setup: Setup
+) -> None:
+    """What is prefetched until the announcements have shown what they are worth is computed in pauses."""
+    share, with_prefetches = extra(habit, told, setup, pace=1.0)
+    print(
+        f"{habit}, {told.__name__}: {share:.3f} of the engine alone's, with prefetches {with_prefetches:.3f}"
+    )
+    assert share <= MOST_EXTRA
+    assert with_prefetches <= MOST_WORK

@@ -99,7 +99,7 @@ def test_what_a_prefetch_brought_from_the_host_is_no_waste() -> None:
     assert figures.prefetches_wasted < 0.1 * figures.prefetches
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     agents=st.integers(1, 12),
     active=st.sampled_from([0.2, 0.5, 1.0]),

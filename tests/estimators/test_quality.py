@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scalesim_estimators import Estimate, Figures, Quality
 from scalesim_estimators.nearest import nearest
-from scalesim_estimators.quality import EVIDENCE
+from scalesim_estimators.quality import EVIDENCE, TRUST
 
 TOLD = ("a", "b", "c")
 NAMES = (*TOLD, "learned")
@@ -88,6 +88,32 @@ def test_a_round_robin_is_where_recency_is_always_wrong() -> None:
     figures = blend(quality)
     assert figures.order_accuracy is not None and figures.order_accuracy > 0.95
     assert figures.recency_accuracy is not None and figures.recency_accuracy < 0.05
+
+
+def test_the_chance_is_the_share_of_right_orders_where_recency_says_the_opposite() -> None:
+    """x calls again and again, and at last y, who was said to be next: against the first call alone, recency says
+    nothing."""
+    quality = Quality(NAMES)
+    assert quality.chance() == 1.0
+    for agent, due in (("x", 99.0), ("y", 50.0)):
+        say(quality, agent, 0.0, due)
+    for now in range(1, 13):
+        quality.invoked("x", float(now), 1.0)
+    quality.invoked("y", 13.0, 1.0)
+    figures = blend(quality)
+    assert (figures.pairs, figures.disputed, figures.won) == (12, 11, 0)
+    assert quality.chance() == TRUST / (TRUST + 11)
+
+
+def test_a_round_robin_wins_every_dispute() -> None:
+    quality, now = Quality(NAMES), 0.0
+    for _ in range(5):
+        for agent in "vwxyz":
+            quality.invoked(agent, now, 1.0)
+            say(quality, agent, now, now + 5)
+            now += 1
+    assert blend(quality).won == blend(quality).disputed > 50
+    assert quality.chance() == 1.0
 
 
 def test_a_pair_whose_older_due_is_forgotten_is_left_out() -> None:
@@ -186,6 +212,7 @@ def test_the_score_equals_the_definition(
 
     figures = quality.figures()
     counted = list(pairs(invocations))
+    opposite: list[bool] = []
     for name in (*NAMES, "blend"):
         decided, with_it, without, recency = 0, 0.0, 0.0, 0.0
         for first, second in counted:
@@ -198,9 +225,12 @@ def test_the_score_equals_the_definition(
                 with_it += right(*together)
                 without += right(*alone)
                 recency += right(-last(a, at), -last(b, at))
+                if name == "blend" and {right(*together), right(-last(a, at), -last(b, at))} == {0.0, 1.0}:
+                    opposite.append(right(*together) == 1.0)
         found = figures[name]
         assert (found.pairs, found.right, found.right_by_recency) == (decided, with_it, recency)
         assert name == "blend" or found.right_without == without
+    assert (blend(quality).disputed, blend(quality).won) == (len(opposite), sum(opposite))
 
 
 @given(

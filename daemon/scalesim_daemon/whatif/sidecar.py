@@ -17,6 +17,7 @@ from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.broadcast import DueLedger
 from scalesim_daemon.eviction import NOBODY, Group
 from scalesim_daemon.gate import Opened, Said, Stream
+from scalesim_daemon.loadtimes import LoadTime
 from scalesim_daemon.loop import TICK_SECONDS
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.plan_blocks import plan_blocks
@@ -94,7 +95,6 @@ class Sidecar:
         self._ledger = DueLedger(self.population)
         table.apply(self._ledger.snapshot(()), env.now)
         self._chunk_tokens = max(chunk, costs.block_tokens)
-        self._chunk_seconds = costs.of_step(self._chunk_tokens, 0)
         self._block_tokens = costs.block_tokens
         self._tree = DeviceTree(costs.block_tokens, engine.device, prefixes)
         able = Capability.LOAD | Capability.EVENTS
@@ -108,6 +108,7 @@ class Sidecar:
             device_blocks=engine.device.capacity,
         )
         self.view.tree, self.view.known = self._tree, True
+        self.view.times.prefix = LoadTime(costs.step_seconds, 1, costs.prefill_token_seconds)
         self.view.quiet.observe(Pressure(0, 0, 0), 0, env.now)
         self._news = env.event()
         if prefetch:
@@ -140,18 +141,22 @@ class Sidecar:
                 yield self._news | self._env.timeout(TICK_SECONDS) if lull else self._news
 
     def _is_quiet(self) -> bool:
-        return self.view.quiet.may_start(self.population.in_flight(), self._chunk_seconds, self._env.now)
+        seconds = self.view.times.prefix.of(self._chunk_tokens)
+        return self.view.quiet.may_start(self.population.in_flight(), seconds, self._env.now)
 
     def _plan(self) -> list[Step]:
         self._tree.look()
-        cache = block_cache(self.view, Ranking(self.population, ()), lambda agent: True, self._chunk_tokens)
+        ranking = Ranking(self.population, (), self._env.now)
+        cache = block_cache(self.view, ranking, lambda agent: True, self._chunk_tokens)
         return [] if cache is None else plan_blocks(cache)
 
     def _perform(self, step: Step) -> Process:
         """Send the request of one token that loads or touches."""
+        began = self._env.now
         request = self._engine.submit(step.key, step.stop, 1, 1)
         yield request.ended
         if step.action is Action.LOAD:
+            self.view.took(step, self._env.now - began)
             self.view.ledger.loaded(step.key, (step.stop - request.cached) * self._block_tokens)
         else:
             self.view.ledger.touches += 1
