@@ -9,7 +9,7 @@ VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine engine-vllm engine-sglang test-engines clean
+.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine results engine-vllm engine-sglang test-engines clean
 
 setup: $(VENV)/.done
 
@@ -35,8 +35,11 @@ fix: setup             ## format and mend what can be mended by itself
 DEMO_FLAGS := $(if $(STEPS),--steps $(STEPS)) $(if $(TRACE),--trace $(TRACE)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(PACE),--pace $(PACE)) $(if $(ENGINE),--engine $(ENGINE))
 
-bench-policy: setup    ## misses of eviction by due and of reference policies, on traces of each class of workload
-	$(BIN)/python -m bench.policy
+bench-policy: setup    ## misses of eviction policies, and the gain on simulated engines; SCALE=1 for 100,000 agents
+	$(BIN)/python -m bench.policy --out docs/results/policy.json $(if $(SCALE),--scale)
+
+results: setup         ## docs/results.md and its plots, from the figures that the benchmarks left there
+	$(BIN)/python -m bench.results
 
 demo:                  ## a village on a real vLLM, alone and with the sidecar; STEPS, TRACE, ENGINE, SEED, PACE
 	$(PYTHON) -m bench.demo.preflight $(if $(ENGINE),--engine $(ENGINE))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from types import MappingProxyType
 
 import libcachesim
 
-from bench.policy.traces import Trace
+from bench.policy.traces import Trace, told, upcoming
 from scalesim_adapters.dueorder import DueOrder
 from scalesim_adapters.dues import DueTable
 
 # An item's size in bytes: libcachesim cuts caches into parts by bytes, and a part must hold an item.
 ITEM = 1000
 HASH_POWER = 16
-NEVER = 2**62
 CLOCK = "steps"
 
 
@@ -43,11 +42,11 @@ REFERENCES: Mapping[str, Callable[[int], libcachesim.CacheBase]] = MappingProxyT
 def by_reference(policy: str, trace: Trace, capacity: int) -> int:
     """Count the misses of one of libcachesim's policies."""
     cache = REFERENCES[policy](capacity)
-    calls = [agent for step in trace.steps for agent in step]
+    calls = trace.calls()
     numbers = {agent: number for number, agent in enumerate(dict.fromkeys(calls))}
     requests = (
         libcachesim.Request(obj_size=ITEM, obj_id=numbers[agent], next_access_vtime=following)
-        for agent, following in zip(calls, _upcoming(calls), strict=True)
+        for agent, following in zip(calls, upcoming(calls), strict=True)
     )
     return sum(not cache.get(request) for request in requests)
 
@@ -59,7 +58,7 @@ def by_due(trace: Trace, capacity: int) -> int:
     table.apply({"type": "snapshot", "clocks": {CLOCK: (0.0, 1.0)}, "dues": {}}, 0.0)
     cached: set[str] = set()
     serial, misses = count(), 0
-    for now, agent, due in _told(trace):
+    for now, agent, due in told(trace):
         if agent not in cached:
             misses += 1
             if len(cached) == capacity:
@@ -69,25 +68,8 @@ def by_due(trace: Trace, capacity: int) -> int:
                 order.discard(farthest)
                 cached.remove(farthest)
             cached.add(agent)
-        table.apply({"type": "delta", "clocks": {CLOCK: (float(now), 1.0)}, "dues": {agent: due}}, 0.0)
+        place = None if due is None else (CLOCK, float(due))
+        table.apply({"type": "delta", "clocks": {CLOCK: (float(now), 1.0)}, "dues": {agent: place}}, 0.0)
         turn = next(serial)
         order.put(agent, turn, turn)
     return misses
-
-
-def _upcoming(calls: list[str]) -> list[int]:
-    """Return for each call the number of the agent's next one."""
-    following: dict[str, int] = {}
-    upcoming = []
-    for number in range(len(calls) - 1, -1, -1):
-        upcoming.append(following.get(calls[number], NEVER))
-        following[calls[number]] = number
-    upcoming.reverse()
-    return upcoming
-
-
-def _told(trace: Trace) -> Iterator[tuple[int, str, tuple[str, float] | None]]:
-    """Yield each call's step and agent, and what is then told of its next call."""
-    numbered = [(now, agent) for now, step in enumerate(trace.steps) for agent in step]
-    for (now, agent), following in zip(numbered, _upcoming([agent for _, agent in numbered]), strict=True):
-        yield now, agent, None if following == NEVER else (CLOCK, float(numbered[following][0]))

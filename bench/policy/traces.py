@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from scalesim_daemon.whatif.workload import Drawn, Foresight, Gaps
 AGENTS = 200
 STEPS = 200
 ACTIVE = AGENTS // 5
+NEVER = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Trace:
     name: str
     agents: int
     steps: tuple[tuple[str, ...], ...]
+
+    def calls(self) -> list[str]:
+        """Return who calls, in order."""
+        return [agent for step in self.steps for agent in step]
 
 
 def village(seed: int) -> Trace:
@@ -67,6 +72,24 @@ def _played(workload: Workload) -> Trace:
 def _drawn(name: str, gaps: Gaps, seed: int) -> Trace:
     workload = Drawn(agents=AGENTS, steps=STEPS, gaps=gaps, seed=seed).workload(Foresight())
     return Trace(name, AGENTS, tuple(tuple(call.agent for call in step) for step in workload.steps))
+
+
+def upcoming(calls: list[str]) -> list[int]:
+    """Return for each call the number of the agent's next one, `NEVER` where there is none."""
+    following: dict[str, int] = {}
+    numbers = []
+    for number in range(len(calls) - 1, -1, -1):
+        numbers.append(following.get(calls[number], NEVER))
+        following[calls[number]] = number
+    numbers.reverse()
+    return numbers
+
+
+def told(trace: Trace) -> Iterator[tuple[int, str, int | None]]:
+    """Yield each call's step and agent, and the step of the agent's next call."""
+    numbered = [(now, agent) for now, step in enumerate(trace.steps) for agent in step]
+    for (now, agent), following in zip(numbered, upcoming(trace.calls()), strict=True):
+        yield now, agent, None if following == NEVER else numbered[following][0]
 
 
 TRACES: Mapping[str, Callable[[int], Trace]] = MappingProxyType(

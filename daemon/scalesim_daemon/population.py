@@ -259,6 +259,8 @@ class Population:
                     self._changes.started.append(key)
             case InvocationFinished() if voice.in_flight[key]:
                 voice.in_flight[key] -= 1
+                if not voice.in_flight[key]:
+                    del voice.in_flight[key]
                 agent.in_flight -= 1
                 self._changes.finished.append(key)
             case AgentWoken():

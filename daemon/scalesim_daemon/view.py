@@ -233,9 +233,10 @@ class EngineView:
         """An announced request of the agent has ended; the engine used its LoRA in every step until then. Return
         whether it was here."""
         if not self._serving[agent]:
-            del self._serving[agent]
             return False
-        self._serving -= Counter((agent,))
+        self._serving[agent] -= 1
+        if not self._serving[agent]:
+            del self._serving[agent]
         self._ended[agent] = monotonic()
         self._ended.move_to_end(agent)
         if self.tree is not None:

@@ -144,7 +144,7 @@ class Drawn:
                 now += self._gap(rng)
         for callers in schedule:
             rng.shuffle(callers)
-        opening, steps = _announce(agents, schedule, foresight, rng)
+        opening, steps = announced(agents, schedule, foresight, rng)
         return Workload(agents, opening, steps[:end], self.prompt, self.pace, mean, self.concurrency)
 
     def _gap(self, rng: Random) -> int:
@@ -170,7 +170,7 @@ def read_trace(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise WorkloadError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     agents = tuple(dict.fromkeys(agent for callers in schedule for agent in callers))
-    opening, steps = _announce(agents, schedule, foresight, Random(seed))
+    opening, steps = announced(agents, schedule, foresight, Random(seed))
     return Workload(agents, opening, steps, prompt, pace, 0, concurrency)
 
 
@@ -188,10 +188,11 @@ def _record(schedule: list[list[str]], step: str | None, agent: str | None, wher
     schedule[now].append(agent)
 
 
-def _announce(
+def announced(
     agents: Sequence[str], schedule: Sequence[Iterable[str]], foresight: Foresight, rng: Random
 ) -> tuple[tuple[int | None, ...], tuple[tuple[Call, ...], ...]]:
-    """Return what is said of each agent's first call, and the calls with what is said of the next ones."""
+    """Return what is said of each agent's first call, and the calls of a schedule, who calls in each step, with what is
+    said of the next ones."""
     coming: dict[str, int] = {}
     gaps: list[list[tuple[str, int | None]]] = []
     for now in range(len(schedule) - 1, -1, -1):

@@ -1,0 +1,23 @@
+"""`python -m bench.results`: writes docs/results.md and its plots from docs/results/*.json; runs nothing."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.results.files import FOLDER, PAGE, load
+from bench.results.page import render
+from bench.results.plots import draw
+
+
+def main() -> None:
+    """Render and write."""
+    argparse.ArgumentParser(prog="python -m bench.results", description=__doc__).parse_args()
+    files = load(FOLDER)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(render(files), encoding="utf-8")
+    draw(files, FOLDER)
+    print(f"{PAGE}: {', '.join((*files.engines, *(['policy'] if files.policy else [])))}")
+
+
+if __name__ == "__main__":
+    main()
