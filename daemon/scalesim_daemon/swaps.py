@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from scalesim_daemon.worth import rent
+
 
 class Item(Protocol):
     """Something that moves as a whole, as a LoRA and a model do."""
@@ -51,18 +53,12 @@ def pays(chance: float, saved: float, lost: float, price: float = 0.0) -> bool:
     return chance * saved >= (1 - chance) * lost + price * saved
 
 
-def spread(item: Item) -> float:
-    """Return by how much an item is the first to go: the farther it is, and the fewer seconds each of its bytes saves,
-    the sooner."""
-    return item.seconds * (max(1, item.bytes) / item.load_seconds if item.load_seconds else 1.0)
-
-
 def leaving(item: AnyItem, there: Iterable[AnyItem], room: int) -> Sequence[AnyItem] | None:
     """Return which of those `there` go for `item`, the first to go first; None where there is no room even then, or it
     isn't worth it."""
     going: list[AnyItem] = []
     seconds = -math.inf if item.held else item.seconds
-    for victim in sorted(there, key=lambda one: (spread(one), one.seconds), reverse=True):
+    for victim in sorted(there, key=_rent, reverse=True):
         if room >= item.bytes:
             break
         if not victim.held and yields(victim.seconds, seconds, item.load_seconds):
@@ -75,3 +71,7 @@ def leaving(item: AnyItem, there: Iterable[AnyItem], room: int) -> Sequence[AnyI
     lost = sum(victim.load_seconds for victim in going)
     worth = item.held or pays(item.chance, item.load_seconds, lost)
     return going if room >= item.bytes and worth else None
+
+
+def _rent(item: Item) -> tuple[float, float]:
+    return rent(item.seconds, item.bytes, item.load_seconds), item.seconds
