@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from bench.workloads.base import Workload
+from bench.workloads.base import MAX_ACTIVE_SHARE, Workload
 from bench.workloads.classes import Loners
 from bench.workloads.diffusion import Diffusion, small_world
 from bench.workloads.personas import VILLAGERS
@@ -17,7 +17,7 @@ Draw = Callable[[int, int], Workload]
 """Makes a workload from a seed and a number of steps."""
 
 CLASSES: Final[dict[str, Draw]] = {
-    "independent": lambda seed, steps: Loners(seed, steps, AGENTS),
+    "independent": lambda seed, steps: Loners(seed, steps, AGENTS, MAX_ACTIVE_SHARE),
     "interaction": Village,
     "path": lambda seed, steps: Diffusion(small_world(AGENTS, seed), seed, steps),
 }

@@ -23,7 +23,7 @@ from bench.rig.daemon import DaemonProcess
 from bench.rig.vllm import VllmServer
 from bench.workloads.base import Workload
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
-from scalesim_client.events import Event, MemoryBound
+from scalesim_client.events import AgentRegistered, Event, MemoryBound
 from scalesim_client.publisher import Publisher
 
 POPULATION_TOKENS: Final = AGENTS * (PREFIX_TOKENS + FRESH_TOKENS)
@@ -90,7 +90,7 @@ class Stage:
                 prompts,
                 pace=0.0,
                 steps=steps,
-                speaker=publisher if variant.prefetch else WithoutMemory(publisher),
+                speaker=Without(publisher, _unsaid(variant)),
                 on_step=lambda: first.append(daemon.report()) if next(done) == warmup else None,
             )
             return Performance(run, first[0] if first else None, daemon.report(), daemon.cpu_seconds())
@@ -111,14 +111,22 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class WithoutMemory:
-    """Says everything but what memory agents have: then there is nothing to prefetch."""
+class Without:
+    """Says everything but events of these types."""
 
     speaker: Speaker
+    types: tuple[type[Event], ...]
 
     def send(self, *events: Event) -> None:
         """Hand over the other events."""
-        self.speaker.send(*(event for event in events if not isinstance(event, MemoryBound)))
+        self.speaker.send(*(event for event in events if not isinstance(event, self.types)))
+
+
+def _unsaid(variant: Variant) -> tuple[type[Event], ...]:
+    """Without memory there is nothing to prefetch, until an engine's events tell of it."""
+    if variant.calls_only:
+        return AgentRegistered, MemoryBound
+    return () if variant.prefetch else (MemoryBound,)
 
 
 @contextmanager

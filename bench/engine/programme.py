@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -56,7 +56,7 @@ async def run_all(
         with stage(folder, {variant.place for variant in variants.values()}) as engines:
             for repetition in range(options.repetitions):
                 begun = monotonic()
-                for name, variant in turns(list(names), list(variants), repetition):
+                for name, variant in turns(list(names), list(variants), options.seed + repetition):
                     title = f"{name}, {variant}, repetition {repetition + 1}"
                     progress.update(task, description=title)
                     one = await _perform(engines, name, variants[variant], options, repetition)
@@ -78,16 +78,11 @@ async def _perform(
     return await engines.perform(variant, told, draw_prompts(workload), options.steps, options.warmup)
 
 
-def turns(names: list[str], variants: list[str], repetition: int) -> Iterator[tuple[str, str]]:
-    """Yield every class with every variant; each repetition begins with another of both."""
-    for name in _rotated(names, repetition):
-        for variant in _rotated(variants, repetition):
-            yield name, variant
-
-
-def _rotated(items: list[str], by: int) -> list[str]:
-    by %= len(items)
-    return items[by:] + items[:by]
+def turns(names: list[str], variants: list[str], seed: int) -> list[tuple[str, str]]:
+    """Return every class with every variant, in an order of this seed: nobody always comes after the same other."""
+    pairs = [(name, variant) for name in names for variant in variants]
+    Random(seed).shuffle(pairs)
+    return pairs
 
 
 def _progress() -> Progress:

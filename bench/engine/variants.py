@@ -7,19 +7,22 @@ from typing import Final, Literal
 
 from bench.engine.speech import Speech, foretold, noisy_gap, nothing, own, reversed_gap, true_gap
 
-Place = Literal["alone", "lru", "due", "roomy"]
-"""An engine: by itself, with vLLM's LRU tier, with our plug-in and tier, or with a pool for the whole population."""
+Place = Literal["alone", "lru", "due", "due-device", "roomy"]
+"""An engine: by itself, with vLLM's LRU tier, with our plug-in and tier, with our plug-in and no tier, or with a pool
+for the whole population."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """Where it is played, and what the daemon there is told; None is no daemon. Without `prefetch` the daemon doesn't
-    know the engine, and only broadcasts dues; these reach the plug-in `shuffled` among the agents, or as they are."""
+    know the engine, and only broadcasts dues; these reach the plug-in `shuffled` among the agents, or as they are. Told
+    of `calls_only` it hears of no memory either."""
 
     place: Place
     speech: Speech | None = None
     prefetch: bool = True
     shuffled: bool = False
+    calls_only: bool = False
 
 
 ALONE: Final = "alone"
@@ -40,6 +43,7 @@ FULL: Final[dict[str, Variant]] = {
     "clairvoyant": Variant("due", foretold(true_gap)),
     "noise_25": Variant("due", foretold(noisy_gap(0.25))),
     "noise_50": Variant("due", foretold(noisy_gap(0.5))),
-    "history": Variant("due", nothing),
+    "history": Variant("due", nothing, calls_only=True),
+    "adversarial_no_tier": Variant("due-device", foretold(reversed_gap)),
     CEILING: Variant("roomy"),
 }

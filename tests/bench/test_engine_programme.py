@@ -14,10 +14,10 @@ from bench.engine.variants import ALONE, VARIANTS, Place
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 
 
-def test_every_repetition_plays_everything_and_begins_with_another() -> None:
-    rounds = [list(turns(["one", "two"], ["a", "b", "c"], repetition)) for repetition in range(3)]
+def test_every_repetition_plays_everything_in_an_order_of_its_own() -> None:
+    rounds = [tuple(turns(["one", "two"], ["a", "b", "c"], seed)) for seed in range(3)]
     assert all(len(set(found)) == len(found) == 6 for found in rounds)
-    assert [found[0] for found in rounds] == [("one", "a"), ("two", "b"), ("one", "c")]
+    assert len(set(rounds)) == 3
 
 
 @contextmanager
