@@ -11,17 +11,20 @@ import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console
 
+from bench.demo.measure import after
 from bench.demo.prompts import FRESH_TOKENS, OUTPUT_TOKENS, PREFIX_TOKENS
+from bench.demo.runner import Run
 from bench.engine.classes import AGENTS, CLASSES
 from bench.engine.measure import compare
 from bench.engine.places import POOL_SHARE, POOL_TOKENS, TIER_SHARE
-from bench.engine.programme import Options, run_all
+from bench.engine.programme import Options, Played, run_all
 from bench.engine.report import print_result
 from bench.engine.result import Conditions, Result, line, write
-from bench.engine.variants import FULL, VARIANTS
+from bench.engine.variants import ALONE, FULL, VARIANTS
 from bench.rig.vllm import VERSION
 
 
@@ -33,15 +36,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
         played = asyncio.run(run_all(Path(folder), given.classes, variants, options))
     classes = {name: compare(performances, options.warmup) for name, performances in played.items()}
-    repetitions = min(len(runs) for performances in played.values() for runs in performances.values())
-    result = Result(_conditions(options, repetitions), classes)
+    result = Result(_conditions(options, played), classes)
     print_result(result, Console(stderr=True, width=180))
     if given.out is not None:
         write(result, given.out)
     print(line(result))
 
 
-def _conditions(options: Options, repetitions: int) -> Conditions:
+def _conditions(options: Options, played: Played) -> Conditions:
+    alone = {name: [after(one.run, options.warmup) for one in of[ALONE]] for name, of in played.items()}
     return Conditions(
         engine=f"vLLM {VERSION} (CPU)",
         model="mid, 90 million parameters",
@@ -53,17 +56,23 @@ def _conditions(options: Options, repetitions: int) -> Conditions:
         tier_share=TIER_SHARE,
         steps=options.steps,
         warmup=options.warmup,
-        repetitions=repetitions,
+        repetitions=min(map(len, alone.values())),
         seed=options.seed,
         cores=os.cpu_count() or 1,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
+        active={name: round(fmean(map(_active, runs)), 4) for name, runs in alone.items()},
+        flags="those that the sidecar asks for, of the engine alone, too: blocks of 32 tokens, KV events, priorities",
     )
+
+
+def _active(run: Run) -> float:
+    return len(run.answers) / len(run.ends) / AGENTS
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
-    parser.add_argument("--steps", type=int, default=26, help="steps of each run")
-    parser.add_argument("--warmup", type=int, default=12, help="first steps that don't count")
+    parser.add_argument("--steps", type=int, default=24, help="steps of each run")
+    parser.add_argument("--warmup", type=int, default=10, help="first steps that don't count")
     parser.add_argument("--repetitions", type=int, default=3, help="at most")
     parser.add_argument(
         "--minutes", type=float, default=24, help="no repetition begins that would likely end later than that"

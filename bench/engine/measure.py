@@ -1,25 +1,27 @@
 """From played variants to figures: what each changed against the engine alone.
 
 A repetition plays the same calls in every variant, on a workload of its own seed. Figures are medians over the
-repetitions. An interval is the bootstrap's: the pairs (repetition, step) are drawn anew with replacement, as many as
-there are, and each drawn set gives one ratio of the sums of the steps' seconds, alone over the variant; the interval
-holds the middle 90 % of these ratios. So it tells how much the ratio hangs on which steps were played; that the machine
-is slower during one whole run than during another shows only in so far as repetitions differ.
+repetitions. An interval is the bootstrap's: repetitions are drawn anew with replacement, as many as there are, and
+within each its steps, for both runs the same ones; the median of the drawn repetitions' ratios is one value, and the
+interval holds the middle 90 % of them. So it tells how much the ratio hangs on which steps were played, and on which
+repetitions; of one repetition alone it knows nothing of how the machine varies from run to run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from random import Random
 from statistics import median, quantiles
 from typing import Any, Final
 
-from bench.demo.measure import after, figures, wasted_share
+import msgspec
+
+from bench.demo.measure import Figures, after, figures, wasted_share
 from bench.demo.runner import Run
 from bench.engine.places import Performance
 from bench.engine.result import Numbers
-from bench.engine.variants import ALONE
+from bench.engine.variants import ALONE, BOTH, HOST_LRU, SHUFFLED
 
 DRAWS: Final = 2000
 
@@ -29,20 +31,27 @@ Performances = Mapping[str, Sequence[Performance]]
 
 def compare(performances: Performances, warmup: int) -> dict[str, Numbers]:
     """Return the numbers of all variants of one class; the first `warmup` steps of each run don't count."""
-    alone = performances[ALONE]
-    return {name: _numbers(alone, ours, warmup) for name, ours in performances.items()}
+    played = {name: [after(one.run, warmup) for one in ours] for name, ours in performances.items()}
+    return {name: _numbers(name, performances, played, warmup) for name in performances}
+
+
+def ratio(base: Sequence[Sequence[float]], ours: Sequence[Sequence[float]]) -> float:
+    """Return the median of the repetitions' makespan ratios, base over ours, from the seconds of their steps."""
+    return median(sum(one) / sum(other) for one, other in zip(base, ours, strict=True))
 
 
 def interval(
-    alone: Sequence[Sequence[float]], ours: Sequence[Sequence[float]], *, draws: int = DRAWS
+    base: Sequence[Sequence[float]], ours: Sequence[Sequence[float]], *, draws: int = DRAWS
 ) -> tuple[float, float]:
-    """Return the 90 % interval of the makespan ratio from the seconds of each repetition's steps, which are paired."""
-    pairs = [pair for one, other in zip(alone, ours, strict=True) for pair in zip(one, other, strict=True)]
+    """Return the 90 % interval of that ratio. The steps of both are paired."""
+    pairs = [list(zip(one, other, strict=True)) for one, other in zip(base, ours, strict=True)]
     rng = Random(1)
     ratios = []
     for _ in range(draws):
-        drawn = rng.choices(pairs, k=len(pairs))
-        ratios.append(sum(one for one, _ in drawn) / sum(other for _, other in drawn))
+        drawn = [rng.choices(steps, k=len(steps)) for steps in rng.choices(pairs, k=len(pairs))]
+        ratios.append(
+            median(sum(one for one, _ in steps) / sum(other for _, other in steps) for steps in drawn)
+        )
     cuts = quantiles(ratios, n=20, method="inclusive")
     return cuts[0], cuts[-1]
 
@@ -58,24 +67,24 @@ def recomputed(one: Performance, warmup: int) -> int:
     return one.prefetched + sum(a.prompt_tokens - a.cached for a in answers if a.error is None)
 
 
-def _numbers(alone: Sequence[Performance], ours: Sequence[Performance], warmup: int) -> Numbers:
-    played = [after(one.run, warmup) for one in ours]
-    base = [after(one.run, warmup) for one in alone]
-    found, of_base = [figures(run) for run in played], [figures(run) for run in base]
-    tokens, of_alone = ([recomputed(one, warmup) for one in of] for of in (ours, alone))
-    ratios = [one.makespan / other.makespan for one, other in zip(of_base, found, strict=True)]
-    low, high = interval([step_seconds(run) for run in base], [step_seconds(run) for run in played])
-    return Numbers(
+def _numbers(
+    name: str, performances: Performances, played: Mapping[str, Sequence[Run]], warmup: int
+) -> Numbers:
+    ours, base = performances[name], performances[ALONE]
+    found, of_base = ([figures(run) for run in played[which]] for which in (name, ALONE))
+    tokens, of_alone = ([recomputed(one, warmup) for one in of] for of in (ours, base))
+    seconds = {which: [step_seconds(run) for run in runs] for which, runs in played.items()}
+    low, high = interval(seconds[ALONE], seconds[name])
+    numbers = Numbers(
         calls=round(median(one.requests for one in found)),
         makespan=_rounded(one.makespan for one in found),
-        makespan_ratio=_rounded(ratios),
+        makespan_ratio=round(ratio(seconds[ALONE], seconds[name]), 4),
         makespan_ratio_low=round(low, 4),
         makespan_ratio_high=round(high, 4),
         ttft_mean=_rounded(one.ttft_mean for one in found),
-        ttft_mean_ratio=_rounded(
-            one.ttft_mean / other.ttft_mean for one, other in zip(of_base, found, strict=True)
-        ),
+        ttft_mean_ratio=_rounded(_over(of_base, found, "ttft_mean")),
         ttft_p95=_rounded(one.ttft_p95 for one in found),
+        ttft_p95_ratio=_rounded(_over(of_base, found, "ttft_p95")),
         cached_share=_rounded(one.cached_share for one in found),
         recomputed_tokens=round(median(tokens)),
         recomputed_tokens_ratio=_rounded(
@@ -84,16 +93,31 @@ def _numbers(alone: Sequence[Performance], ours: Sequence[Performance], warmup: 
         prefetch_precision=_reported(ours, _precision),
         prefetch_waste=_reported(ours, _waste),
         prefetched_tokens=round(median(one.prefetched for one in ours)),
-        order_accuracy=_reported(ours, lambda report: report["order_accuracy"]),
+        # What is shuffled on its way to the plug-in the daemon doesn't score.
+        order_accuracy=None if name == SHUFFLED else _reported(ours, lambda report: report["order_accuracy"]),
         recency_accuracy=_reported(ours, lambda report: report["recency_accuracy"]),
         daemon_cpu_seconds=_known(one.cpu_seconds for one in ours),
         failed_requests=sum(figures(one.run).failed for one in ours),
     )
+    if name != BOTH:
+        return numbers
+    low, high = interval(seconds[SHUFFLED], seconds[name])
+    return msgspec.structs.replace(
+        numbers,
+        over_shuffled=round(ratio(seconds[SHUFFLED], seconds[name]), 4),
+        over_shuffled_low=round(low, 4),
+        over_shuffled_high=round(high, 4),
+        ttft_over_host_lru=_rounded(_over([figures(run) for run in played[HOST_LRU]], found, "ttft_mean")),
+    )
+
+
+def _over(base: Sequence[Figures], ours: Sequence[Figures], what: str) -> Iterator[float]:
+    for one, other in zip(base, ours, strict=True):
+        yield getattr(one, what) / getattr(other, what)
 
 
 def _precision(report: dict[str, Any]) -> float | None:
-    known = report["prefetches_used"] + report["prefetches_wasted"]
-    return report["prefetches_used"] / known if known else None
+    return report["prefetches_used"] / report["prefetches"] if report["prefetches"] else None
 
 
 def _waste(report: dict[str, Any]) -> float | None:

@@ -28,8 +28,10 @@ def headline(name: str, variants: Mapping[str, Numbers]) -> str:
     """Return what the sidecar gains in one class, beside what it would gain if all it is told were of other agents, and
     if everything were cached."""
     ours, control = variants[BOTH], variants[SHUFFLED]
-    share = control.makespan / ours.makespan
-    text = f"{name}: {_ratio(ours)} with the sidecar, {_ratio(control)} shuffled, prediction's own share {share:.2f}x"
+    share = f"{ours.over_shuffled:.2f}x ({ours.over_shuffled_low:.2f}-{ours.over_shuffled_high:.2f})"
+    text = (
+        f"{name}: {_ratio(ours)} with the sidecar, {_ratio(control)} shuffled, prediction's own share {share}"
+    )
     return f"{text}, everything cached {_ratio(variants[CEILING])}" if CEILING in variants else text
 
 

@@ -21,7 +21,8 @@ LINE: Final = (
 
 class Conditions(msgspec.Struct, frozen=True):
     """Under what the figures were measured. The pool and the tier are shares of what all agents' prompts take; of
-    `steps` the first `warmup` don't count. Repetition n plays the workloads of seed `seed` + n, from 0."""
+    `steps` the first `warmup` don't count. Repetition n plays the workloads of seed `seed` + n, from 0. `active` is the
+    share of the agents that calls in a counted step, of each class, and `flags` says whose flags the engines have."""
 
     engine: str
     model: str
@@ -37,6 +38,8 @@ class Conditions(msgspec.Struct, frozen=True):
     seed: int
     cores: int
     date: str
+    active: dict[str, float]
+    flags: str
 
 
 class Numbers(msgspec.Struct, frozen=True):
@@ -46,9 +49,12 @@ class Numbers(msgspec.Struct, frozen=True):
     which is the variant over alone. `low` and `high` bound the 90 % interval (`bench.engine.measure`).
     `recomputed_tokens` are what the engine computed of prompts for the counted calls, and meanwhile for prefetches,
     which are `prefetched_tokens`. What else comes from the daemon covers its whole run, the first steps included, and
-    is None where there is none, or nothing to go by: `prefetch_precision` is the share of the prefetches that their
-    call found resident, `prefetch_waste` that of the prefetched tokens which no call used.
-    `failed_requests` counts those of all repetitions.
+    is None where there is none, or nothing to go by: `prefetch_precision` is the share of all prefetches that their
+    call found resident, `prefetch_waste` that of the prefetched tokens which no call used, `daemon_cpu_seconds` has the
+    daemon's start in it. `failed_requests` counts those of all repetitions.
+
+    Of `both` alone: `over_shuffled` is the makespan with shuffled dues over its own, with its interval, and
+    `ttft_over_host_lru` the mean TTFT with vLLM's LRU tier over its own.
     """
 
     calls: int
@@ -59,6 +65,7 @@ class Numbers(msgspec.Struct, frozen=True):
     ttft_mean: float
     ttft_mean_ratio: float
     ttft_p95: float
+    ttft_p95_ratio: float
     cached_share: float
     recomputed_tokens: int
     recomputed_tokens_ratio: float
@@ -69,6 +76,10 @@ class Numbers(msgspec.Struct, frozen=True):
     order_accuracy: float | None = None
     recency_accuracy: float | None = None
     daemon_cpu_seconds: float | None = None
+    over_shuffled: float | None = None
+    over_shuffled_low: float | None = None
+    over_shuffled_high: float | None = None
+    ttft_over_host_lru: float | None = None
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -27,11 +27,12 @@ class Variant:
 
 ALONE: Final = "alone"
 BOTH: Final = "both"
+HOST_LRU: Final = "host_lru"
 SHUFFLED: Final = "shuffled"
 CEILING: Final = "ceiling"
 VARIANTS: Final[dict[str, Variant]] = {
     ALONE: Variant("alone"),
-    "host_lru": Variant("lru"),
+    HOST_LRU: Variant("lru"),
     BOTH: Variant("due", own),
     SHUFFLED: Variant("due", own, shuffled=True),
     "adversarial": Variant("due", foretold(reversed_gap)),
