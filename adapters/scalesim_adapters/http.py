@@ -96,7 +96,7 @@ class Http:
             if method != "GET":
                 raise
             # A server that was held up closes idle connections just when they are used again.
-            return await self._client.request(method, path, headers=headers)
+            return await self._client.request(method, path, json=body, headers=headers)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -32,7 +32,9 @@ class StreamClock:
     def advance(self, now: float, wall: float) -> bool:
         """Announce `now` at wall time `wall` (seconds); return False where the clock went back."""
         back, units = now < self.now, now - self.now
-        self.now, self.since = now, wall
+        if units or self.since == math.inf:
+            self.since = wall
+        self.now = now
         if back or self._measured is None:
             self._measured = now, wall
         elif units > 0:

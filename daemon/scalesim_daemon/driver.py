@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from scalesim_adapters.base import (
     NotFound,
 )
 from scalesim_daemon.acts import Acts
+from scalesim_daemon.backoff import Backoff
 from scalesim_daemon.loras import LoraLibrary, NoRoom
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
@@ -41,8 +42,8 @@ FEED_LAG_SECONDS = 0.1
 # What a simulation announces may reach the engine before it reaches us.
 ANNOUNCED_WITHIN_SECONDS = 0.5
 DEADLINE_SECONDS = 30.0
-LONGEST_BACKOFF_SECONDS = 30.0
 KEPT_RECORDS = 1000
+REQUESTS = (Action.LOAD, Action.TOUCH)
 
 log = structlog.get_logger(__name__)
 
@@ -57,12 +58,6 @@ class Record:
     result: str
     seconds: float
     computed: int
-
-
-@dataclass(slots=True)
-class _Failure:
-    count: int
-    until: float
 
 
 class Driver:
@@ -90,9 +85,10 @@ class Driver:
         self._wake = wake
         self._record = record
         self._tracks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
-        self._failures: dict[tuple[Action, MemoryKind, str], _Failure] = {}
+        self._backoff = Backoff()
         self._pressure_at = -math.inf
         self._urgent_until = -math.inf
+        self._met: tuple[int, float] | None = None
         self._doubt = asyncio.Event()
         self._heard = asyncio.Event()
         self._loras_used = asyncio.Event()
@@ -182,6 +178,7 @@ class Driver:
         while True:
             if "engine" in self._tracks:
                 await self._look_for_others()
+            self._judge_others()
             shared = self.view.quiet.shared(monotonic())
             await asyncio.sleep(WORKING_PRESSURE_SECONDS if shared else PRESSURE_SECONDS)
 
@@ -194,9 +191,14 @@ class Driver:
             self._unreachable(error)
             return
         if serving is not None and serving > 1 and self.cancel("requests wait"):
-            await asyncio.sleep(ANNOUNCED_WITHIN_SECONDS)
-            if self.view.announced == announced:
+            self._met = announced, monotonic()
+
+    def _judge_others(self) -> None:
+        """Whoever was met is a stranger, unless a request is announced soon after."""
+        if self._met is not None and monotonic() - self._met[1] >= ANNOUNCED_WITHIN_SECONDS:
+            if self.view.announced == self._met[0]:
                 self.view.quiet.met_others(monotonic())
+            self._met = None
 
     async def _measure(self) -> None:
         try:
@@ -245,20 +247,32 @@ class Driver:
         """Start what of the plan may start now, while `announced` invocations are being served."""
         if "model" in self._tracks:
             return
-        names = [step for step in loras if step.action is Action.REGISTER]
-        files = [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)]
-        requests = [step for step in loras if step not in names and step not in files]
-        demotions = [step for step in blocks if step.action is Action.DEMOTE]
-        requests += [step for step in blocks if step not in demotions and self._takes_no_slot(step)]
-        if monotonic() < self._urgent_until:
-            requests = [step for step in requests if step.seconds <= self.view.foreseen(step)]
-        self._start_first("names", names)
-        self._start_first("files", files)
-        self._start_first("sessions", demotions)
-        # A touch only makes sense with the load that it is for.
-        seconds = next((self.view.foreseen(step) for step in requests if step.action is Action.LOAD), 0.0)
+        self._start_first("names", [step for step in loras if step.action is Action.REGISTER])
+        self._start_first("files", [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)])
+        self._start_first("sessions", [step for step in blocks if step.action is Action.DEMOTE])
+        requests = self._ready(
+            [
+                *(step for step in loras if step.action in REQUESTS),
+                *(step for step in blocks if step.action in REQUESTS and self._takes_no_slot(step)),
+            ]
+        )
+        seconds = next((self.view.takes(step) for step in requests if step.action is Action.LOAD), 0.0)
         if self.view.quiet.may_start(announced, seconds, monotonic()):
             self._start_first("engine", requests)
+
+    def _ready(self, steps: Iterable[Step]) -> list[Step]:
+        """Return what may start now, each load with the touches that it needs, or not at all."""
+        now = monotonic()
+        ready: list[Step] = []
+        touches: list[Step] = []
+        for step in steps:
+            touches.append(step)
+            if step.action is Action.LOAD:
+                late = now < self._urgent_until and step.seconds > self.view.takes(step)
+                if not late and not any(self._backoff.holds(one, now) for one in touches):
+                    ready += touches
+                touches = []
+        return ready
 
     def move_model(self, step: Step) -> None:
         """Wake the model or put it to sleep, where nothing else of ours is under way."""
@@ -294,8 +308,7 @@ class Driver:
             return
         now = monotonic()
         for step in steps:
-            failure = self._failures.get(_subject(step))
-            if failure is None or failure.until <= now:
+            if not self._backoff.holds(step, now):
                 task = asyncio.create_task(self._perform(track, step))
                 self._tracks[track] = (step, task)
                 task.add_done_callback(partial(self._ended, track, step))
@@ -316,14 +329,14 @@ class Driver:
                     return
                 started = monotonic()
             computed = await self.acts.perform(step)
-            self._failures.pop(_subject(step), None)
+            self._backoff.forget(step)
         except asyncio.CancelledError as cancelled:
             result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
             self.view.ledger.cancelled += 1
         except (Busy, CapacityExceeded, NoRoom) as error:
             # Nothing is wrong: the memory is in use, and what is planned next knows that.
             result = f"put off: {error}"
-            self._retry_later(step)
+            self._backoff.put_off(step, monotonic())
         except (EngineError, OSError, ValueError) as error:
             result = f"failed: {error}"
             self._failed(step, error)
@@ -352,17 +365,8 @@ class Driver:
         pressure = self.view.quiet.pressure
         return pressure is not None and pressure.running == 0 and pressure.waiting == 0
 
-    def _retry_later(self, step: Step) -> float:
-        """Keep off the step for a while that grows with every time; return for how many seconds."""
-        subject = _subject(step)
-        known = self._failures.get(subject)
-        count = 1 if known is None else known.count + 1
-        wait: float = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2 ** min(count, 6))
-        self._failures[subject] = _Failure(count, monotonic() + wait)
-        return wait
-
     def _failed(self, step: Step, error: BaseException | None) -> None:
-        wait = self._retry_later(step)
+        wait = self._backoff.put_off(step, monotonic())
         self.view.ledger.failed += 1
         log.warning(
             "step failed",
@@ -383,8 +387,3 @@ class Driver:
             task.cancel("stopping")
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.adapter.close()
-
-
-def _subject(step: Step) -> tuple[Action, MemoryKind, str]:
-    """What is left alone for a while where it failed: a LoRA that can't be loaded now can still be unstaged."""
-    return step.action, step.kind, step.key

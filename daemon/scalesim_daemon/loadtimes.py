@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
+from statistics import median_low
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.plan import Action, Step
 
-# Of what the next load took in the mean of all before.
-NEWEST = 0.2
+# Loads of a kind that are remembered. What is taken for likely counts as the first.
+REMEMBERED = 5
 GIB = 1 << 30
 
 
-@dataclass(slots=True)
 class LoadTime:
-    """One kind of load: `setup` seconds whatever its size, and beyond that `seconds` for each `amount`: exponentially
-    weighted means over loads, at first what is taken for likely."""
+    """One kind of load: `setup` seconds whatever its size, and beyond that as many for each unit as the median of the
+    latest loads took, so that one that was held up teaches nothing. Until there are some, `seconds` for `amount`."""
 
-    setup: float
-    amount: float
-    seconds: float
+    def __init__(self, setup: float, amount: float, seconds: float) -> None:
+        self._setup = setup
+        self._rates = deque([seconds / amount], maxlen=REMEMBERED)
 
     def learn(self, amount: float, seconds: float) -> None:
         """A load of so much took so long."""
-        if not amount:
-            return
-        self.amount += NEWEST * (amount - self.amount)
-        self.seconds += NEWEST * (max(0.0, seconds - self.setup) - self.seconds)
+        if amount:
+            self._rates.append(max(0.0, seconds - self._setup) / amount)
 
     def of(self, amount: float) -> float:
         """Return the seconds that a load of so much is likely to take."""
-        return self.setup + self.seconds * amount / self.amount if amount else self.setup
+        return self._setup + median_low(self._rates) * amount
 
 
 @dataclass(slots=True)
@@ -44,7 +43,7 @@ class LoadTimes:
     wake: LoadTime = field(default_factory=lambda: LoadTime(0.2, 16 * GIB, 2.0))
     sleep: LoadTime = field(default_factory=lambda: LoadTime(0.2, 16 * GIB, 2.0))
 
-    def kind(self, step: Step) -> LoadTime | None:
+    def of_step(self, step: Step) -> LoadTime | None:
         """Return what a step is one of; None for what brings in nothing."""
         match step.kind, step.action:
             case MemoryKind.PREFIX_KV, Action.LOAD:

@@ -18,7 +18,7 @@ from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.driver import Driver, Record
 from scalesim_daemon.gate import Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
-from scalesim_daemon.plan import Step
+from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.plan_blocks import plan_blocks
 from scalesim_daemon.plan_demotions import plan_demotions
 from scalesim_daemon.plan_loras import plan_loras
@@ -111,10 +111,14 @@ class Sidecar:
             self.plans = self._plan()
         if self.mode is not RunMode.ACTIVE:
             return
-        announced = self.population.in_flight()
-        for name, plan in self.plans.items():
-            self.drivers[name].pursue(plan.blocks, plan.loras, announced)
         self._move_models()
+        announced = self.population.in_flight()
+        leaving = {step.key for step in self.model_plan if step.action is Action.SLEEP}
+        for name, plan in self.plans.items():
+            # What is loaded into a model that is to sleep is lost with it; names are not.
+            blocks = () if name in leaving else plan.blocks
+            loras = [step for step in plan.loras if step.action is Action.REGISTER or name not in leaving]
+            self.drivers[name].pursue(blocks, loras, announced)
 
     def record(self, record: Record) -> None:
         """Keep what a driver did, for people and for the mirror."""

@@ -30,11 +30,11 @@ def plan_blocks(cache: BlockCache) -> list[Step]:
         start = wish.resident
         while start < wish.blocks:
             stop = min(start + cache.chunk, wish.blocks)
+            if not pays(wish.chance, stop - start, queue.lost(stop - start), cache.price):
+                break
             touches = queue.room(wish, stop - start, reserve)
             if touches is None or len(steps) + len(touches) >= MAX_STEPS:
                 return steps
-            if not pays(wish.chance, stop - start, queue.lost(stop - start), cache.price):
-                break
             steps += queue.touch(touches)
             steps.append(queue.load(wish, start, stop))
             start = stop

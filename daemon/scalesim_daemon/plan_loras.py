@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import replace
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.plan import Action, LoraCache, LoraWish, Step
@@ -36,33 +36,24 @@ def _stage(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
     steps: list[Step] = []
     free = cache.staging_free
     staged = [_files(wish) for wish in wishes if wish.staged]
+    farthest = max((files.seconds for files in staged if not files.held), default=-math.inf)
     for wish in wishes:
-        if wish.staged or wish.seconds == math.inf:
+        if wish.staged or wish.seconds == math.inf or (wish.bytes > free and wish.seconds >= farthest):
             continue
         going = leaving(_files(wish), staged, free)
         if going is None:
             continue
-        steps += [_step(Action.UNSTAGE, gone.wish, f"{wish.name} is nearer") for gone in going]
+        steps += [_step(Action.UNSTAGE, gone, f"{wish.name} is nearer") for gone in going]
         steps.append(_step(Action.STAGE, wish, "among the nearest whose files fit into host memory"))
         staged = [other for other in staged if other not in going]
         free += sum(gone.bytes for gone in going) - wish.bytes
     return steps
 
 
-class _Files(NamedTuple):
-    """A LoRA's files, as what takes host memory."""
-
-    wish: LoraWish
-    seconds: float
-    bytes: int
-    held: bool
-    load_seconds: float
-    chance: float
-
-
-def _files(wish: LoraWish) -> _Files:
-    """Who waits for files that aren't staged reads them from where they are: that makes them no nearer."""
-    return _Files(wish, wish.seconds, wish.bytes, wish.held and wish.staged, wish.stage_seconds, wish.chance)
+def _files(wish: LoraWish) -> LoraWish:
+    """Return a LoRA as what takes host memory. Who waits for files that aren't staged reads them from where they are:
+    that makes them no nearer."""
+    return replace(wish, held=wish.held and wish.staged, load_seconds=wish.stage_seconds)
 
 
 def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
@@ -97,8 +88,7 @@ class _Places:
     def bring(self, wish: LoraWish) -> list[Step]:
         """Load a LoRA if what must go is farther; what is nearer and would go first is touched beforehand.
         One of the nearest that is on the host alone can only be kept there by a slot: then it is brought instead,
-        and the LoRA's turn comes after that. Return no step where neither can be had, or it
-        isn't likely to pay."""
+        and the LoRA's turn comes after that. Return no step where neither can be had, or it isn't likely to pay."""
         before = self.device, self.host
         touched: dict[str, Step] = {}
         while (kept := self._nearer_victim(wish)) is not None:

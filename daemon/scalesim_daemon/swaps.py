@@ -56,14 +56,16 @@ def pays(chance: float, saved: float, lost: float, price: float = 0.0) -> bool:
 def leaving(item: AnyItem, there: Iterable[AnyItem], room: int) -> Sequence[AnyItem] | None:
     """Return which of those `there` go for `item`, the first to go first; None where there is no room even then, or it
     isn't worth it."""
-    going: list[AnyItem] = []
+    if room >= item.bytes:
+        return []
     seconds = -math.inf if item.held else item.seconds
-    for victim in sorted(there, key=_rent, reverse=True):
+    yielding = [one for one in there if not one.held and yields(one.seconds, seconds, item.load_seconds)]
+    going: list[AnyItem] = []
+    for victim in sorted(yielding, key=_rent, reverse=True):
         if room >= item.bytes:
             break
-        if not victim.held and yields(victim.seconds, seconds, item.load_seconds):
-            going.append(victim)
-            room += victim.bytes
+        going.append(victim)
+        room += victim.bytes
     for victim in going[::-1]:
         if room - victim.bytes >= item.bytes:
             going.remove(victim)

@@ -145,16 +145,16 @@ class EngineView:
         counted = pressure is not None and pressure.running + pressure.waiting > 0
         return counted or self._serving.total() > 0
 
-    def foreseen(self, step: Step) -> float:
+    def takes(self, step: Step) -> float:
         """Return how many seconds a step is likely to take, 0 for one that brings in nothing."""
-        kind = self.times.kind(step)
-        return 0.0 if kind is None else kind.of(self._amount(step))
+        load = self.times.of_step(step)
+        return 0.0 if load is None else load.of(self._amount(step))
 
     def took(self, step: Step, seconds: float) -> None:
         """A step was carried out, which took so long."""
-        kind = self.times.kind(step)
-        if kind is not None:
-            kind.learn(self._amount(step), seconds)
+        load = self.times.of_step(step)
+        if load is not None:
+            load.learn(self._amount(step), seconds)
 
     def _amount(self, step: Step) -> int:
         if step.kind is MemoryKind.PREFIX_KV:

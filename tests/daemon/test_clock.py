@@ -56,3 +56,11 @@ def test_the_pace_is_positive_whatever_comes(moves: list[tuple[float, float]]) -
         assert clock.advance(now, wall) is (now >= before)
         assert clock.now == now
         assert 0 < clock.pace < math.inf
+
+
+def test_what_was_announced_already_is_no_tick() -> None:
+    clock = StreamClock("step")
+    clock.advance(1.0, 10.0)
+    clock.advance(2.0, 110.0)
+    clock.advance(2.0, 140.0)  # a snapshot says it again
+    assert clock.passed(150.0) == 40.0

@@ -181,10 +181,11 @@ def test_who_is_met_beside_our_work_is_somebody_else_unless_announced_in_time(an
             assert await results.get() == "cancelled: requests wait"
             if announced:
                 driver.view.started(Agent("sim/b"))
-            await until_idle(driver)
-            engine.counted.clear()
-            driver.pursue([LOAD], [], announced=0)
-            await engine.counted.wait()
+
+            async def judged() -> bool:
+                return driver._met is None
+
+            await until(judged)
             assert driver.view.quiet.shared(monotonic()) is not announced
 
     asyncio.run(scene())
@@ -277,9 +278,40 @@ def test_an_urgent_agent_stops_work_for_others_and_only_what_is_due_when_it_is_d
                 await ended.wait()
             driver.pursue([LOAD], [], announced=0)
             assert driver.in_flight == ()
-            due = replace(LOAD, seconds=driver.view.foreseen(LOAD))
+            due = replace(LOAD, seconds=driver.view.takes(LOAD))
             assert 0 < due.seconds < LOAD.seconds
             driver.pursue([LOAD, due], [], announced=0)
             assert driver.in_flight == (due,)
+
+    asyncio.run(scene())
+
+
+def test_in_a_hurry_a_load_that_is_late_takes_the_touches_along_that_it_needs() -> None:
+    near, far = replace(LOAD, seconds=0.05), replace(LOAD, key="sim/c", seconds=9.0)
+    touch = replace(LOAD, action=Action.TOUCH, key="sim/b", seconds=0.08)
+
+    async def scene() -> None:
+        async with driving(Engine()) as (driver, _):
+            driver.view.took(replace(LOAD, start=0, stop=1), 0.1)
+            driver.view.took(replace(LOAD, start=0, stop=1), 0.1)
+            driver.give_way("an agent was woken", ["sim/z"])
+            driver.pursue([touch, far], [], announced=0)
+            assert driver.in_flight == ()
+            driver.pursue([touch, near], [], announced=0)
+            assert driver.in_flight == (touch,)
+
+    asyncio.run(scene())
+
+
+def test_without_the_touch_that_it_needs_a_load_waits() -> None:
+    touch = replace(LOAD, action=Action.TOUCH, key="sim/b")
+
+    async def scene() -> None:
+        async with driving(Engine()) as (driver, _):
+            driver._backoff.put_off(touch, monotonic())
+            driver.pursue([touch, LOAD], [], announced=0)
+            assert driver.in_flight == ()
+            driver.pursue([LOAD], [], announced=0)
+            assert driver.in_flight == (LOAD,)
 
     asyncio.run(scene())
