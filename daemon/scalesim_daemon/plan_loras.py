@@ -99,7 +99,9 @@ class _Places:
             self._use(kept.name)
             touched[kept.name] = _step(Action.TOUCH, kept, "nearer than what should go first")
         victims = self._use(wish.name)
-        lost = sum(known.load_seconds for name in victims if (known := self._wishes.get(name)))
+        # Who keeps its host place is back in a slot in no time.
+        gone = [self._wishes[name] for name in victims if name in self._wishes and name not in self.host]
+        lost = sum(one.load_seconds for one in gone)
         if not pays(wish.chance, wish.load_seconds, lost, self._price):
             self.device, self.host = before
             return []
