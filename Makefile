@@ -37,6 +37,7 @@ DEMO_FLAGS := $(if $(STEPS),--steps $(STEPS)) $(if $(TRACE),--trace $(TRACE)) $(
 
 bench-policy: setup    ## misses of eviction policies, and the gain on simulated engines; SCALE=1 for 100,000 agents
 	$(BIN)/python -m bench.policy --out docs/results/policy.json $(if $(SCALE),--scale)
+	$(BIN)/python -m bench.results
 
 results: setup         ## docs/results.md and its plots, from the figures that the benchmarks left there
 	$(BIN)/python -m bench.results

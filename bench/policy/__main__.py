@@ -1,6 +1,6 @@
 """`python -m bench.policy`: what policies of eviction miss, and what the daemon's own code gains on simulated engines.
 
-Nothing here is measured on an engine. The last line is JSON; `--out` writes it to a file too.
+Nothing here is measured on an engine; what was measured on one is simulated under the same conditions.
 """
 
 from __future__ import annotations
@@ -17,59 +17,63 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.engine.places import POOL_SHARE, TIER_SHARE
+from bench.engine.result import Result, read
 from bench.policy.items import KINDS, drawn
 from bench.policy.misses import REFERENCES, by_due, by_reference
 from bench.policy.mixed import BY_SIZE, POLICIES, lost_by_policy, lost_by_reference
-from bench.policy.scenes import CLASSES
-from bench.policy.simulated import IN_HOST, MACHINES, RESIDENT, compare
-from bench.policy.sweeps import sweep_active, sweep_agents
+from bench.policy.simulated import H100, Machine, compare
+from bench.policy.sweeps import LARGEST, POPULATIONS, sweep_active, sweep_agents
 from bench.policy.tables import OURS, class_table, equal_table, mixed_table, sweep_table
 from bench.policy.traces import TRACES
+from bench.policy.twin import twin
 from bench.policy.variants import VARIANTS
 
-# Of the agents, how many the cache holds; below 10 the parts of W-TinyLFU's hold nothing.
+# Of the agents, how many the cache holds; below 10 the parts of W-TinyLFU's hold nothing. A tighter one, where the
+# largest item may take all of it, is for the smallest trace.
 SHARES = (0.5, 0.25)
+TIGHT = 0.1
 SMALLEST = 10
+SEED = 1
+MEASURED = "engine-vllm.json"
 GDSF = ("GDSF, misses", "GDSF, seconds")
 
 
 def main() -> None:
     """Count, simulate, print and write."""
     parser = argparse.ArgumentParser(prog="python -m bench.policy", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--scale", action="store_true", help="also 10,000 and 100,000 agents: some minutes more"
+        "--out",
+        type=Path,
+        required=True,
+        help="a file for the JSON, beside the engine's figures if there are any",
     )
-    parser.add_argument("--out", type=Path, help="a file for the JSON")
+    parser.add_argument(
+        "--scale", action="store_true", help="also 10,000 and 100,000 agents, in scale.json: 10 minutes more"
+    )
     given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     console = Console(width=150)
-    equal = list(equal_rows(given.seed))
+    equal = list(equal_rows(SEED))
     console.print(equal_table(equal))
-    mixed = list(mixed_rows(given.seed))
+    mixed = list(mixed_rows(SEED))
     console.print(mixed_table(mixed))
     with ProcessPoolExecutor() as pool:
         engines = {}
-        for name in MACHINES:
-            engines[name] = engine(name, given.seed, pool)
+        for name, machine in {"h100": H100, "cpu": twin(_measured(given.out.with_name(MEASURED)))}.items():
+            engines[name] = engine(name, machine, pool)
             for title, found in engines[name]["classes"].items():
                 console.print(class_table(name, title, engines[name]["active"][title], found))
-        active = sweep_active(given.seed, pool, _tick)
-        agents = sweep_agents(given.seed, given.scale, pool, _tick)
-    console.print(sweep_table("how many call", active))
-    console.print(sweep_table("how many there are", agents))
-    result = {
-        "simulated": True,
-        "seed": given.seed,
-        "equal": equal,
-        "mixed": mixed,
-        "engines": engines,
-        "sweeps": {"active": active, "agents": agents},
-    }
-    line = json.dumps(result)
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(line)
+        active = sweep_active(pool, _tick)
+        agents = sweep_agents(POPULATIONS, pool, _tick)
+        console.print(sweep_table("how many call", active))
+        console.print(sweep_table("how many there are", agents))
+        sweeps = {"active": active, "agents": agents}
+        _write(given.out, {"equal": equal, "mixed": mixed, "engines": engines, "sweeps": sweeps})
+        if given.scale:
+            largest = sweep_agents(LARGEST, pool, _tick)
+            console.print(sweep_table("how many there are", largest))
+            _write(given.out.with_name("scale.json"), {"agents": largest})
 
 
 def equal_rows(seed: int) -> Iterator[dict[str, Any]]:
@@ -90,14 +94,15 @@ def equal_rows(seed: int) -> Iterator[dict[str, Any]]:
 
 
 def mixed_rows(seed: int) -> Iterator[dict[str, Any]]:
-    """Add up what misses cost where items are of drawn sizes; the cache is a share of their bytes, and of at least ten
-    items of average size."""
+    """Add up what misses cost where items are of drawn sizes. The cache is a share of their bytes: what ten items of
+    average size take or more, and for the smallest trace also less."""
     for kind in KINDS:
         for name, draw in TRACES.items():
             trace = draw(seed)
             items = drawn(kind, sorted(set(trace.calls())), seed)
             total = sum(item.size for item in items.values())
-            for share in (max(SMALLEST / len(items), share) for share in SHARES):
+            shares = [max(SMALLEST / len(items), share) for share in SHARES]
+            for share in shares + ([TIGHT] if TIGHT * len(items) < SMALLEST else []):
                 seconds = {
                     policy: lost_by_reference(policy, trace, items, int(share * total)) for policy in BY_SIZE
                 }
@@ -106,33 +111,46 @@ def mixed_rows(seed: int) -> Iterator[dict[str, Any]]:
                 }
                 best = min(seconds[policy] for policy in GDSF)
                 over = seconds["by rent"] / best - 1
-                yield {"trace": name, "items": kind, "share": share, "seconds": seconds, "over_gdsf": over}
+                yield {
+                    "trace": name,
+                    "items": kind,
+                    "share": share,
+                    "held": round(share * len(items), 1),
+                    "seconds": seconds,
+                    "over_gdsf": over,
+                }
 
 
-def engine(name: str, seed: int, pool: Executor) -> dict[str, Any]:
+def engine(name: str, machine: Machine, pool: Executor) -> dict[str, Any]:
     """Simulate every variant of every class on one engine."""
-    machine = MACHINES[name]
     classes, active = {}, {}
-    for title, draw in CLASSES.items():
-        seeds = range(seed, seed + machine.seeds)
+    for title, draw in machine.classes.items():
         tick = partial(_tell, f"{name}, {title}")
         drawn_by = partial(draw, machine.agents, machine.steps)
-        classes[title], active[title] = compare(machine, drawn_by, seeds, list(VARIANTS), pool, tick)
+        classes[title], active[title] = compare(machine, drawn_by, machine.seeds, list(VARIANTS), pool, tick)
     return {
         "costs": machine.costs.name,
         "source": machine.costs.source,
         "agents": machine.agents,
         "device_tokens": machine.device_tokens(machine.agents),
         "host_tokens": machine.host_tokens(machine.agents),
-        "resident_share": RESIDENT,
-        "host_share": IN_HOST,
-        "concurrency": machine.concurrency,
+        "footprint": machine.footprint,
+        "pool_share": POOL_SHARE,
+        "tier_share": TIER_SHARE,
         "prompt": asdict(machine.prompt),
         "steps": machine.steps,
-        "seeds": machine.seeds,
+        "seeds": list(machine.seeds),
         "active": active,
         "classes": classes,
     }
+
+
+def _measured(path: Path) -> Result | None:
+    return read(path) if path.exists() else None
+
+
+def _write(path: Path, figures: dict[str, Any]) -> None:
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def _tick(what: str) -> None:

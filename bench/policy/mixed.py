@@ -132,7 +132,8 @@ POLICIES: Mapping[str, Callable[[Items], Policy]] = MappingProxyType(
 
 
 def lost_by_policy(policy: str, trace: Trace, items: Items, capacity: int) -> float:
-    """Return the seconds lost where one of `POLICIES` makes room for every item that is missed."""
+    """Return the seconds lost where one of `POLICIES` makes room for every missed item that isn't larger than
+    the whole cache."""
     decides = POLICIES[policy](items)
     cached: set[str] = set()
     free, lost = capacity, 0.0
@@ -140,6 +141,8 @@ def lost_by_policy(policy: str, trace: Trace, items: Items, capacity: int) -> fl
         if agent not in cached:
             size, seconds = items[agent]
             lost += seconds
+            if size > capacity:
+                continue
             while free < size:
                 gone = decides.evict(now)
                 cached.remove(gone)

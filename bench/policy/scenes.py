@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from bench.workloads.base import Workload
 from bench.workloads.diffusion import Diffusion, small_world
 from bench.workloads.places import WIDTH
+from bench.workloads.simulated import simulated
 from bench.workloads.village import Village
 from scalesim_client.events import (
     ActivityStarted,
@@ -17,7 +19,7 @@ from scalesim_client.events import (
     Event,
     PathDeclared,
 )
-from scalesim_daemon.whatif.workload import Drawn, Foresight, Lines
+from scalesim_daemon.whatif.workload import Drawn, Foresight, Lines, Prompt
 
 # Steps that are drawn beyond those that are played, for what is said of the last calls.
 HORIZON = 20
@@ -110,14 +112,19 @@ def elsewhere(event: Event, village: int) -> Event:
 def path(agents: int, steps: int, seed: int) -> Scene:
     """Posts that spread over a small world; who reads one calls."""
     played = WARMUP + steps
-    workload = Diffusion(small_world(agents, seed), seed, played + HORIZON)
-    course = list(workload.steps())
-    # At clock value 0 nobody calls yet.
-    schedule = ((), *(tuple(call.agent for call in step.calls) for step in course))
-    script = (Lines(workload.opening, ()), *(Lines(step.before, step.after) for step in course))
-    return Scene(tuple(workload.personas), schedule, script, played, WARMUP)
+    return scripted(Diffusion(small_world(agents, seed), seed, played + HORIZON), played, WARMUP)
 
 
-CLASSES: Mapping[str, Callable[[int, int, int], Scene]] = MappingProxyType(
+def scripted(workload: Workload, played: int, warmup: int) -> Scene:
+    """Return a workload as a scene; at clock value 0, which is one of its steps, nobody calls yet."""
+    whole = simulated(workload, Prompt(), pace=0.0, warmup=warmup)
+    schedule = tuple(tuple(call.agent for call in calls) for calls in whole.steps)
+    return Scene(whole.agents, schedule, whole.script, played, warmup)
+
+
+Draw = Callable[[int, int, int], Scene]
+"""Makes a scene from a number of agents, of steps that count, and a seed."""
+
+CLASSES: Mapping[str, Draw] = MappingProxyType(
     {"independent": independent, "interaction": interaction, "path": path}
 )

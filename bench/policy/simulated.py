@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from statistics import median, quantiles
-from types import MappingProxyType
 
-from bench.policy.scenes import Scene
+from bench.engine.places import POOL_SHARE, TIER_SHARE
+from bench.engine.variants import ALONE, BOTH, HOST_LRU, SHUFFLED
+from bench.policy.scenes import CLASSES, Draw, Scene
 from bench.policy.variants import VARIANTS, Variant
-from scalesim_daemon.whatif.costs import CPU_90M, H100_QWEN_7B, Costs
+from scalesim_daemon.whatif.costs import H100_QWEN_7B, Costs
 from scalesim_daemon.whatif.run import Figures, simulate
 from scalesim_daemon.whatif.workload import Prompt
 
-RESIDENT = 0.25
-IN_HOST = 0.5
 EVERYTHING = 4
 
 Row = dict[str, float | None]
@@ -24,30 +23,29 @@ Row = dict[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """An engine and how it is used: at most `concurrency` calls at a time, of one prompt's shape."""
+    """An engine and how it is used: all calls of a step at once, of one prompt's shape. Of all agents' `footprint`, in
+    tokens each, the device holds a quarter and the host tier a half; `steps` count after a warm-up."""
 
     costs: Costs
     agents: int
     prompt: Prompt
-    concurrency: int | None
+    footprint: int
     steps: int
-    seeds: int
+    seeds: Sequence[int]
+    classes: Mapping[str, Draw]
 
     def device_tokens(self, agents: int) -> int:
-        """Return what the device holds: a quarter of the agents' prefixes."""
-        return self.prompt.shared + max(
-            round(RESIDENT * agents * self.prompt.private),
-            # One call's tokens at least.
-            2 * (self.prompt.tokens + self.prompt.output),
-        )
+        """Return what the device holds."""
+        # One call's tokens at least.
+        return max(int(POOL_SHARE * agents * self.footprint), 2 * (self.prompt.tokens + self.prompt.output))
 
     def host_tokens(self, agents: int) -> int:
-        """Return what a host tier holds: half of the agents' prefixes."""
-        return round(IN_HOST * agents * self.prompt.private)
+        """Return what a host tier holds."""
+        return int(TIER_SHARE * agents * self.footprint)
 
     def play(self, variant: Variant, scene: Scene, seed: int) -> Figures:
         """Simulate one variant, without pause."""
-        workload = variant.workload(scene, self.prompt, 0.0, self.concurrency, seed)
+        workload = variant.workload(scene, self.prompt, seed)
         agents = len(scene.agents)
         device = self.device_tokens(agents)
         if variant.everything_fits:
@@ -56,14 +54,8 @@ class Machine:
         return simulate(workload, self.costs, variant.setup, device_tokens=device, host_tokens=host)
 
 
-# The paper's setting where it is known: about 500 agents, of which a quarter fits on the device. The prompts on the CPU
-# are those of the real engine's benchmarks.
-MACHINES: Mapping[str, Machine] = MappingProxyType(
-    {
-        "h100": Machine(H100_QWEN_7B, 500, Prompt(), None, 15, 5),
-        "cpu": Machine(CPU_90M, 50, Prompt(128, 1024, 16, 8), 4, 40, 10),
-    }
-)
+# The paper's setting where it is known: about 500 agents, of which a quarter fits on the device.
+H100 = Machine(H100_QWEN_7B, 500, Prompt(), Prompt().private, 15, range(1, 6), CLASSES)
 
 
 def compare(
@@ -84,7 +76,10 @@ def compare(
         active.append(share)
         for name, found in figures.items():
             played[name].append(found)
-    return {name: row(played["alone"], played[name]) for name in variants}, median(active)
+    rows = {name: row(played[ALONE], played[name]) for name in variants}
+    if {BOTH, SHUFFLED, HOST_LRU} <= set(rows):
+        rows[BOTH] |= beside(played[BOTH], played[SHUFFLED], played[HOST_LRU])
+    return rows, median(active)
 
 
 def _play(
@@ -95,26 +90,48 @@ def _play(
 
 
 def row(alone: Sequence[Figures], variant: Sequence[Figures]) -> Row:
-    """Return the medians over the seeds, of the makespan with the interval that holds nine in ten of them."""
+    """Return the medians over the seeds, of the makespan with the interval that holds nine in ten of them; named as in
+    `bench.engine.result.Numbers`."""
     pairs = list(zip(alone, variant, strict=True))
-    makespans = [one.makespan / other.makespan for one, other in pairs]
-    low, high = interval(makespans)
-    prefetches = sum(figures.prefetches for figures in variant)
-    used = sum(figures.prefetches_used for figures in variant)
     orders = [figures.order for figures in variant if figures.order is not None]
     return {
-        "makespan_ratio": median(makespans),
-        "makespan_ratio_low": low,
-        "makespan_ratio_high": high,
+        **spread("makespan_ratio", (one.makespan / other.makespan for one, other in pairs)),
         "ttft_mean_ratio": median(one.ttft_mean / other.ttft_mean for one, other in pairs),
         "ttft_p95_ratio": median(one.ttft_p95 / other.ttft_p95 for one, other in pairs),
         "cached_share": median(figures.cached for figures in variant),
-        "recomputed_tokens_ratio": median(
-            other.recomputed / one.recomputed if one.recomputed else 1.0 for one, other in pairs
-        ),
+        "recomputed_tokens_ratio": median(other.computed / max(1, one.computed) for one, other in pairs),
         "order_accuracy": median(orders) if orders else None,
-        "precision": used / prefetches if prefetches else None,
+        "prefetch_precision": share(
+            (figures.prefetches_used for figures in variant), (figures.prefetches for figures in variant)
+        ),
+        "prefetch_waste": share(
+            (figures.wasted_tokens for figures in variant), (figures.prefetched_tokens for figures in variant)
+        ),
     }
+
+
+def beside(both: Sequence[Figures], shuffled: Sequence[Figures], host_lru: Sequence[Figures]) -> Row:
+    """Return what `both` is compared with besides the engine alone, each seed with itself."""
+    pairs = zip(shuffled, both, strict=True)
+    return {
+        **spread("over_shuffled", (one.makespan / other.makespan for one, other in pairs)),
+        "ttft_over_host_lru": median(
+            one.ttft_mean / other.ttft_mean for one, other in zip(host_lru, both, strict=True)
+        ),
+    }
+
+
+def share(parts: Iterable[int], wholes: Iterable[int]) -> float | None:
+    """Return what all parts are of all wholes; None where there is nothing."""
+    whole = sum(wholes)
+    return sum(parts) / whole if whole else None
+
+
+def spread(name: str, values: Iterable[float]) -> Row:
+    """Return the median by this name, and the interval that holds nine in ten."""
+    known = list(values)
+    low, high = interval(known)
+    return {name: median(known), f"{name}_low": low, f"{name}_high": high}
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -53,7 +53,8 @@ def class_table(machine: str, name: str, active: float, rows: Mapping[str, Mappi
         ("cached", "cached_share", ".2f"),
         ("recomputed", "recomputed_tokens_ratio", ".3f"),
         ("order", "order_accuracy", ".2f"),
-        ("precision", "precision", ".2f"),
+        ("precision", "prefetch_precision", ".2f"),
+        ("waste", "prefetch_waste", ".2f"),
     )
     cells = (
         (

@@ -1,4 +1,4 @@
-"""What stands beside the engine, and what it is told: the variants that are compared."""
+"""What stands beside the engine, and what it is told: the variants of `bench.engine.variants`, and one more."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 
+from bench.engine import variants as measured
 from bench.policy.scenes import Scene
 from scalesim_daemon.whatif.run import ALONE, PLUGIN, SIDECAR, Setup
 from scalesim_daemon.whatif.workload import Call, Foresight, Lines, Prompt, Workload, announced
@@ -25,15 +26,21 @@ class Variant:
     tells: Tells
     everything_fits: bool = False
 
-    def workload(
-        self, scene: Scene, prompt: Prompt, pace: float, concurrency: int | None, seed: int
-    ) -> Workload:
-        """Return the scene as this variant's simulation tells it."""
+    def workload(self, scene: Scene, prompt: Prompt, seed: int) -> Workload:
+        """Return the scene as this variant's simulation tells it, without pause."""
         opening, steps, script = self.tells(scene, seed)
         told = None if script is None else script[: scene.played]
-        return Workload(
-            scene.agents, opening, steps[: scene.played], prompt, pace, scene.warmup, concurrency, told
+        workload = Workload(
+            scene.agents, opening, steps[: scene.played], prompt, 0.0, scene.warmup, script=told
         )
+        return filled(workload) if self.everything_fits else workload
+
+
+def filled(workload: Workload) -> Workload:
+    """Let everybody call once before the first step, so that all that fits is there; nothing is told."""
+    everybody = tuple(Call(agent, None) for agent in workload.agents)
+    steps = everybody, *workload.steps
+    return replace(workload, steps=steps, warmup=workload.warmup + 1, script=None)
 
 
 def foreseen(foresight: Foresight) -> Tells:
@@ -73,13 +80,14 @@ def nothing(scene: Scene, seed: int) -> Told:
 
 
 EVICT = replace(PLUGIN, prefetch=False)
+BOTH_NO_TIER = "both_no_tier"
 shuffled = foreseen(Foresight(misled=1.0))
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
-        "alone": Variant(ALONE, False, own),
-        "host_lru": Variant(ALONE, True, own),
-        "both": Variant(PLUGIN, True, own),
-        "shuffled": Variant(PLUGIN, True, shuffled),
+        measured.ALONE: Variant(ALONE, False, own),
+        measured.HOST_LRU: Variant(ALONE, True, own),
+        measured.BOTH: Variant(PLUGIN, True, own),
+        measured.SHUFFLED: Variant(PLUGIN, True, shuffled),
         "adversarial": Variant(PLUGIN, True, reversed_dues),
         "evict_only": Variant(EVICT, True, own),
         "prefetch_only": Variant(SIDECAR, True, own),
@@ -87,9 +95,9 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "noise_25": Variant(PLUGIN, True, foreseen(Foresight(error=0.25))),
         "noise_50": Variant(PLUGIN, True, foreseen(Foresight(error=0.5))),
         "history": Variant(PLUGIN, True, nothing),
-        "both_no_host": Variant(PLUGIN, False, own),
-        "adversarial_no_host": Variant(PLUGIN, False, reversed_dues),
-        "ceiling": Variant(ALONE, False, own, everything_fits=True),
+        BOTH_NO_TIER: Variant(PLUGIN, False, own),
+        "adversarial_no_tier": Variant(PLUGIN, False, reversed_dues),
+        measured.CEILING: Variant(ALONE, False, own, everything_fits=True),
     }
 )
-SWEPT = ("alone", "host_lru", "both", "shuffled")
+SWEPT = (measured.ALONE, measured.HOST_LRU, measured.BOTH, measured.SHUFFLED)

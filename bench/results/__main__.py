@@ -16,7 +16,7 @@ def main() -> None:
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(render(files), encoding="utf-8")
     draw(files, FOLDER)
-    print(f"{PAGE}: {', '.join((*files.engines, *(['policy'] if files.policy else [])))}")
+    print(f"{PAGE}: {', '.join(title for title, classes in files.sources.items() if classes)}")
 
 
 if __name__ == "__main__":

@@ -35,3 +35,10 @@ def test_with_equal_costs_greedy_dual_decides_as_libcachesim_does() -> None:
     capacity = int(0.3 * sum(item.size for item in items.values()))
     theirs = lost_by_reference("GDSF, misses", trace, items, capacity)
     assert lost_by_policy("GDSF, seconds", trace, items, capacity) == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.parametrize("policy", ["GDSF, seconds", "by due", "by rent"])
+def test_what_is_larger_than_the_cache_is_lost_each_time_and_moves_nobody(policy: str) -> None:
+    trace = Trace("turns", 2, tuple(("small", "large") for _ in range(10)))
+    items = {"small": Item(100, 1.0), "large": Item(1000, 2.0)}
+    assert lost_by_policy(policy, trace, items, 500) == 1.0 + 10 * 2.0

@@ -5,13 +5,15 @@ from statistics import median
 
 import pytest
 
+from bench.engine.result import Numbers
 from bench.policy.scenes import CLASSES, Scene, interaction
-from bench.policy.simulated import MACHINES, compare, interval, row
-from bench.policy.variants import VARIANTS
+from bench.policy.simulated import beside, compare, interval, row
+from bench.policy.twin import twin
+from bench.policy.variants import BOTH_NO_TIER, SWEPT, VARIANTS
 from scalesim_daemon.whatif.run import Figures
 
 AGENTS, STEPS = 25, 6
-CPU = MACHINES["cpu"]
+CPU = twin(None)
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -37,14 +39,14 @@ def test_villages_side_by_side_share_nothing() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_right_words_gain_and_wrong_ones_harm_little(name: str) -> None:
     scene = CLASSES[name](AGENTS, STEPS, 1)
-    told = ("alone", "both_no_host", "clairvoyant", "both", "adversarial_no_host", "ceiling")
+    told = ("alone", BOTH_NO_TIER, "clairvoyant", "both", "adversarial_no_tier", "ceiling")
     played = {variant: CPU.play(VARIANTS[variant], scene, 1) for variant in told}
     recomputed = {variant: figures.recomputed for variant, figures in played.items()}
     assert len({figures.calls for figures in played.values()}) == 1
     assert recomputed["ceiling"] == 0
-    assert recomputed["clairvoyant"] <= 1.2 * recomputed["both"] < recomputed["both_no_host"]
-    assert recomputed["both_no_host"] < recomputed["alone"]
-    assert recomputed["adversarial_no_host"] <= 1.03 * recomputed["alone"]
+    assert recomputed["clairvoyant"] <= 1.2 * recomputed["both"] < recomputed[BOTH_NO_TIER]
+    assert recomputed[BOTH_NO_TIER] < recomputed["alone"]
+    assert recomputed["adversarial_no_tier"] <= 1.03 * recomputed["alone"]
 
 
 def independent(seed: int) -> Scene:
@@ -53,12 +55,15 @@ def independent(seed: int) -> Scene:
 
 def test_seeds_are_summed_up_by_their_median_and_interval() -> None:
     with ThreadPoolExecutor() as pool:
-        rows, active = compare(CPU, independent, [1, 2], ("alone", "both"), pool, lambda what: None)
+        rows, active = compare(CPU, independent, [1, 2], SWEPT, pool, lambda what: None)
     assert rows["alone"]["makespan_ratio"] == rows["alone"]["makespan_ratio_high"] == 1.0
     both = rows["both"]
     low, middle, high = (both[f"makespan_ratio{end}"] for end in ("_low", "", "_high"))
     assert low is not None and middle is not None and high is not None
     assert 1 < low < middle < high
+    assert both["over_shuffled"] is not None and both["ttft_over_host_lru"] is not None
+    assert both["over_shuffled"] > 1 < both["ttft_over_host_lru"]
+    assert "over_shuffled" not in rows["alone"]
     assert active == pytest.approx(0.2, abs=0.05)
 
 
@@ -68,7 +73,13 @@ def test_an_interval_holds_nine_in_ten() -> None:
 
 
 def test_ratios_are_of_equal_seeds() -> None:
-    slow, fast = (Figures(span, 10, span / 10, span / 5, 0.5, 100, 0) for span in (20.0, 10.0))
+    slow, fast = (Figures(span, 10, span / 10, span / 5, 0.5, 100, 0, 160) for span in (20.0, 10.0))
     found = row([slow, fast], [fast, fast])
     assert found["makespan_ratio"] == median([2.0, 1.0])
-    assert found["precision"] is None and found["order_accuracy"] is None
+    assert found["recomputed_tokens_ratio"] == 1.0
+    assert found["prefetch_precision"] is None and found["order_accuracy"] is None
+
+
+def test_figures_are_named_as_the_measured_ones() -> None:
+    one = Figures(1.0, 10, 0.1, 0.2, 0.5, 100, 0, 160)
+    assert set(row([one], [one]) | beside([one], [one], [one])) <= set(Numbers.__struct_fields__)

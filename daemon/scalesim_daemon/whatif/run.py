@@ -47,9 +47,9 @@ class Figures:
     """What came out, over the steps that count. Times are simulated seconds, `makespan` with the simulation's own time.
 
     `cached` is the share of the calls' prompt tokens that weren't computed for them, `recomputed` the tokens of the
-    agents' prefixes that were, `loaded` those that came from the host tier. Prefetches are counted over the whole run,
-    warm-up included, as the daemon's report does; `order` is the share of pairs of calls that were foretold in their
-    order.
+    agents' prefixes that were, `loaded` those that came from the host tier. `computed` are all prompt tokens that the
+    engine computed meanwhile, for calls and for prefetches. Prefetches are counted over the whole run, warm-up
+    included, as the daemon's report does; `order` is the share of pairs of calls that were foretold in their order.
     """
 
     makespan: float
@@ -59,6 +59,7 @@ class Figures:
     cached: float
     recomputed: int
     loaded: int
+    computed: int
     prefetches: int = 0
     prefetches_used: int = 0
     prefetches_wasted: int = 0
@@ -70,13 +71,14 @@ class Figures:
 
 @dataclass(slots=True)
 class _Counted:
-    """The sums over the calls that count."""
+    """The sums over the calls that count; when these began, and how many tokens were `prefetched` before."""
 
     ttfts: list[float] = field(default_factory=list)
     computed: int = 0
     recomputed: int = 0
     loaded: int = 0
     began: float = 0.0
+    prefetched: int = 0
 
 
 def simulate(
@@ -144,12 +146,14 @@ class _Play:
             cached=1 - counted.computed / (len(ttfts) * prompt.tokens),
             recomputed=counted.recomputed,
             loaded=counted.loaded,
+            computed=counted.computed,
         )
         if self._sidecar is None:
             return figures
         ledger = self._sidecar.view.ledger
         return replace(
             figures,
+            computed=counted.computed + ledger.tokens - counted.prefetched,
             prefetches=ledger.prefetches,
             prefetches_used=ledger.used,
             prefetches_wasted=ledger.wasted,
@@ -172,6 +176,7 @@ class _Play:
         for now, calls in enumerate(workload.steps):
             if now == workload.warmup:
                 self._counted.began = self._env.now
+                self._counted.prefetched = 0 if self._sidecar is None else self._sidecar.view.ledger.tokens
             self._say(StepAdvanced(now=float(now)), *(script[now].before if script else ()))
             if calls:
                 counts = now >= workload.warmup

@@ -157,6 +157,7 @@ class Sidecar:
         yield request.ended
         if step.action is Action.LOAD:
             self.view.took(step, self._env.now - began)
-            self.view.ledger.loaded(step.key, (step.stop - request.cached) * self._block_tokens)
+            computed = step.stop - request.cached - request.loaded
+            self.view.ledger.loaded(step.key, computed * self._block_tokens)
         else:
             self.view.ledger.touches += 1
