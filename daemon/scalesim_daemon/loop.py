@@ -112,13 +112,18 @@ class Sidecar:
         if self.mode is not RunMode.ACTIVE:
             return
         self._move_models()
+        self._pursue()
+
+    def _pursue(self) -> None:
         announced = self.population.in_flight()
         leaving = {step.key for step in self.model_plan if step.action is Action.SLEEP}
         for name, plan in self.plans.items():
-            # What is loaded into a model that is to sleep is lost with it; names are not.
-            blocks = () if name in leaving else plan.blocks
-            loras = [step for step in plan.loras if step.action is Action.REGISTER or name not in leaving]
-            self.drivers[name].pursue(blocks, loras, announced)
+            if name in leaving:
+                # What is loaded into a model that is to sleep is lost with it; names are not.
+                names = [step for step in plan.loras if step.action is Action.REGISTER]
+                self.drivers[name].pursue((), names, announced)
+            else:
+                self.drivers[name].pursue(plan.blocks, plan.loras, announced)
 
     def record(self, record: Record) -> None:
         """Keep what a driver did, for people and for the mirror."""
