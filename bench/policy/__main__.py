@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from bench.policy.simulated import H100, Machine, compare
 from bench.policy.sweeps import LARGEST, POPULATIONS, sweep_active, sweep_agents
 from bench.policy.tables import OURS, class_table, equal_table, mixed_table, sweep_table
 from bench.policy.traces import TRACES
-from bench.policy.twin import twin
+from bench.policy.twin import SEEDS, twin
 from bench.policy.variants import VARIANTS
 
 # Of the agents, how many the cache holds; below 10 the parts of W-TinyLFU's hold nothing. A tighter one, where the
@@ -60,7 +60,8 @@ def main() -> None:
     console.print(mixed_table(mixed))
     with ProcessPoolExecutor() as pool:
         engines = {}
-        for name, machine in {"h100": H100, "cpu": twin(_measured(given.out.with_name(MEASURED)))}.items():
+        same = twin(_measured(given.out.with_name(MEASURED)))
+        for name, machine in {"h100": H100, "cpu": replace(same, seeds=SEEDS)}.items():
             engines[name] = engine(name, machine, pool)
             for title, found in engines[name]["classes"].items():
                 console.print(class_table(name, title, engines[name]["active"][title], found))
@@ -69,7 +70,16 @@ def main() -> None:
         console.print(sweep_table("how many call", active))
         console.print(sweep_table("how many there are", agents))
         sweeps = {"active": active, "agents": agents}
-        _write(given.out, {"equal": equal, "mixed": mixed, "engines": engines, "sweeps": sweeps})
+        _write(
+            given.out,
+            {
+                "equal": equal,
+                "mixed": mixed,
+                "engines": engines,
+                "twin": engine("twin", same, pool),
+                "sweeps": sweeps,
+            },
+        )
         if given.scale:
             largest = sweep_agents(LARGEST, pool, _tick)
             console.print(sweep_table("how many there are", largest))

@@ -55,7 +55,7 @@ class Machine:
 
 
 # The paper's setting where it is known: about 500 agents, of which a quarter fits on the device.
-H100 = Machine(H100_QWEN_7B, 500, Prompt(), Prompt().private, 15, range(1, 6), CLASSES)
+H100 = Machine(H100_QWEN_7B, 500, Prompt(), Prompt().private, 15, range(1, 6), dict(CLASSES))
 
 
 def compare(

@@ -21,7 +21,7 @@ from scalesim_daemon.whatif.workload import Prompt
 # Where nothing was measured yet.
 STEPS: Final = 24
 WARMUP: Final = 10
-SEEDS: Final = range(1, 4)
+SEEDS: Final = range(1, 11)
 BATCH_TOKENS: Final = 2048
 """`max_num_batched_tokens` of a vLLM 0.32.0 server on a CPU that isn't told otherwise (vllm/engine/arg_utils.py)."""
 

@@ -153,12 +153,12 @@ def _compared(files: Files) -> Iterator[str]:
     if files.vllm is None or files.policy is None or not found:
         yield f"Not run yet: `{ENGINE_COMMAND}`, and then `{COMMAND}`."
         return
-    engine = files.policy["engines"]["cpu"]
+    engine = files.policy["twin"]
     yield (
-        "Makespan ratios measured on vLLM, and of the same calls simulated on `cpu`: the same workloads, seeds, "
-        f"agents, prompts, pool and tier. The cost model is `{engine['costs']}` (its source is with the simulated "
-        f"engine, below); the measured one had {files.vllm.conditions.cores} cores. What a cost model may be fitted to "
-        f"({', '.join(ENDS)}) is not compared, and `{SHUFFLED}` is not the same in both (above)."
+        "Makespan ratios measured on vLLM, and of the same calls simulated: the same workloads, seeds, agents, "
+        f"prompts, pool and tier; `cpu`, below, has more seeds. The cost model is `{engine['costs']}`: "
+        f"{engine['source']}. The measured engine had {files.vllm.conditions.cores} cores. What a cost model may be "
+        f"fitted to ({', '.join(ENDS)}) is not compared, and `{SHUFFLED}` is not the same in both (above)."
     )
     rows = [
         (

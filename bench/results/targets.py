@@ -233,7 +233,7 @@ def pairs(files: Files) -> list[Pair]:
     are not those that were measured."""
     if files.vllm is None or files.policy is None:
         return []
-    said, engine = files.vllm.conditions, files.policy["engines"]["cpu"]
+    said, engine = files.vllm.conditions, files.policy["twin"]
     seeds = list(range(said.seed, said.seed + said.repetitions))
     if (engine["steps"], engine["seeds"]) != (said.steps - said.warmup, seeds):
         return []

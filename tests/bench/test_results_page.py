@@ -116,6 +116,13 @@ def policy() -> dict[str, Any]:
                 "classes": plain(classes()),
             }
         },
+        "twin": {
+            "costs": "cpu-90m-fitted",
+            "source": "its ends",
+            "steps": 14,
+            "seeds": [1, 2],
+            "classes": plain(classes()),
+        },
         "sweeps": {"active": [place], "agents": [place]},
     }
 
@@ -269,9 +276,7 @@ def test_the_simulator_is_judged_by_the_pairs_it_foretells() -> None:
     assert "foretells 2.40 where 7.20 was measured (-67%, more than 15% off)" in page
     assert "| interaction | both | 7.20 | 2.40 | **-67%** | 1.000 | 0.200 |" in page
     assert next(counted(measured()))[2].met is None
-    other = replace(
-        far, policy=policy() | {"engines": {"cpu": policy()["engines"]["cpu"] | {"seeds": [3, 4]}}}
-    )
+    other = replace(far, policy=policy() | {"twin": policy()["twin"] | {"seeds": [3, 4]}})
     assert not pairs(other) and "Not run yet: `make bench-engine FULL=1`, and then" in render(other)
 
 
