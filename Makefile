@@ -53,9 +53,10 @@ bench-gpu: setup       ## host buffers on a CUDA device; names what is skipped w
 bench-next-use: setup engine-vllm  ## what eviction by estimated dues reaches of what the recorded next use would
 	$(BIN)/python -m bench.next_use
 
-BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED))
+BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
+	$(if $(TRAFFIC),--traffic $(TRAFFIC))
 
-bench-engine: setup engine-vllm  ## classes of workloads without pause on a real vLLM, alone and told this or that; FULL, STEPS, SEED
+bench-engine: setup engine-vllm  ## classes of workloads without pause on a real vLLM, alone and told this or that; FULL, STEPS, SEED, TRAFFIC
 	$(BIN)/python -m bench.engine $(BENCH_ENGINE_FLAGS) --out docs/results/engine-vllm.json
 
 lock:                  ## pin the environments of developers and of the daemon's image anew

@@ -12,13 +12,14 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
+from typing import Final
 
 from rich.console import Console
 
 from bench.demo.measure import after
 from bench.demo.prompts import FRESH_TOKENS, OUTPUT_TOKENS, PREFIX_TOKENS
 from bench.demo.runner import Run
-from bench.engine.classes import AGENTS, CLASSES
+from bench.engine.classes import AGENTS, CLASSES, MIXED, RATE
 from bench.engine.measure import compare
 from bench.engine.places import POOL_SHARE, POOL_TOKENS, TIER_SHARE
 from bench.engine.programme import Options, Played, run_all
@@ -26,24 +27,33 @@ from bench.engine.report import print_result
 from bench.engine.result import Conditions, Result, line, write
 from bench.engine.variants import ALONE, FULL, VARIANTS
 from bench.rig.vllm import VERSION
+from bench.workloads.mooncake import read_arrivals
+from bench.workloads.provenance import provenance
+
+LONGEST: Final = PREFIX_TOKENS + FRESH_TOKENS + OUTPUT_TOKENS
 
 
 def main() -> None:
     """Measure, print and write with the flags of the command line."""
     given = _parser().parse_args()
-    options = Options(given.steps, given.warmup, given.repetitions, given.seed, given.minutes)
+    traffic = tuple(read_arrivals(given.traffic, rate=RATE, longest=LONGEST)) if given.traffic else ()
+    options = Options(given.steps, given.warmup, given.repetitions, given.seed, given.minutes, traffic)
+    names = given.classes or [*CLASSES, *([MIXED] if traffic else [])]
+    if MIXED in names and not traffic:
+        raise SystemExit("the class mixed needs recorded requests: --traffic FILE (Mooncake's format)")
     variants = FULL if given.full else VARIANTS
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
-        played = asyncio.run(run_all(Path(folder), given.classes, variants, options))
+        played = asyncio.run(run_all(Path(folder), names, variants, options))
     classes = {name: compare(performances, options.warmup) for name, performances in played.items()}
-    result = Result(_conditions(options, played), classes)
+    source = provenance(given.traffic) if given.traffic else None
+    result = Result(_conditions(options, played, source), classes)
     print_result(result, Console(stderr=True, width=180))
     if given.out is not None:
         write(result, given.out)
     print(line(result))
 
 
-def _conditions(options: Options, played: Played) -> Conditions:
+def _conditions(options: Options, played: Played, traffic: dict[str, str | None] | None) -> Conditions:
     alone = {name: [after(one.run, options.warmup) for one in of[ALONE]] for name, of in played.items()}
     return Conditions(
         engine=f"vLLM {VERSION} (CPU)",
@@ -62,6 +72,7 @@ def _conditions(options: Options, played: Played) -> Conditions:
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         active={name: round(fmean(map(_active, runs)), 4) for name, runs in alone.items()},
         flags="those that the sidecar asks for, of the engine alone, too: blocks of 32 tokens, KV events, priorities",
+        traffic=traffic,
     )
 
 
@@ -78,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes", type=float, default=24, help="no repetition begins that would likely end later than that"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the first repetition's workloads")
-    parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
+    parser.add_argument("--classes", nargs="+", choices=(*CLASSES, MIXED))
+    parser.add_argument(
+        "--traffic",
+        type=Path,
+        help="recorded requests (Mooncake's format) for the class mixed, which needs them",
+    )
     parser.add_argument("--full", action="store_true", help="all variants; takes more than twice as long")
     parser.add_argument("--out", type=Path, help="where everything measured is written to")
     return parser

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.demo.measure import Figures, after, figures, wasted_share
+from bench.demo.measure import after, figures, wasted_share
 from bench.demo.runner import Run
 from bench.engine.places import Performance
 from bench.engine.result import Numbers
@@ -98,6 +98,7 @@ def _numbers(
         recency_accuracy=_reported(ours, lambda report: report["recency_accuracy"]),
         daemon_cpu_seconds=_known(one.cpu_seconds for one in ours),
         failed_requests=sum(figures(one.run).failed for one in ours),
+        **_traffic_numbers(ours, base),
     )
     if name != BOTH:
         return numbers
@@ -111,7 +112,20 @@ def _numbers(
     )
 
 
-def _over(base: Sequence[Figures], ours: Sequence[Figures], what: str) -> Iterator[float]:
+def _traffic_numbers(ours: Sequence[Performance], base: Sequence[Performance]) -> dict[str, Any]:
+    """Of requests that nobody announced, where there were any."""
+    theirs, of_base = ([one.traffic for one in of if one.traffic is not None] for of in (ours, base))
+    if not theirs:
+        return {}
+    return {
+        "unannounced": round(median(len(traffic.requests) for traffic in theirs)),
+        "unannounced_ttft_mean": _rounded(traffic.ttft_mean for traffic in theirs),
+        "unannounced_ttft_mean_ratio": _rounded(_over(of_base, theirs, "ttft_mean")),
+        "unannounced_failed": sum(traffic.failed for traffic in theirs),
+    }
+
+
+def _over(base: Sequence[object], ours: Sequence[object], what: str) -> Iterator[float]:
     for one, other in zip(base, ours, strict=True):
         yield getattr(one, what) / getattr(other, what)
 

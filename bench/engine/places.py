@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import httpx
 
+from bench.background.replay import background
+from bench.background.requests import Traffic
 from bench.demo.prompts import FRESH_TOKENS, PREFIX_TOKENS, PromptBook
 from bench.demo.runner import Run, Speaker, fill_cache, play
 from bench.engine.classes import AGENTS
@@ -22,6 +24,7 @@ from bench.host_tier.engines import BLOCK_TOKENS, Kind, launched
 from bench.rig.daemon import DaemonProcess
 from bench.rig.vllm import VllmServer
 from bench.workloads.base import Workload
+from bench.workloads.mooncake import Arrival
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 from scalesim_client.events import AgentRegistered, Event, MemoryBound
 from scalesim_client.publisher import Publisher
@@ -44,12 +47,13 @@ def pool_tokens(place: Place) -> int:
 @dataclass(frozen=True, slots=True)
 class Performance:
     """A played variant; of one with a daemon also its report when the first steps were over, its report at the end, and
-    the CPU seconds that it took."""
+    the CPU seconds that it took; beside unannounced requests also these, from the first step on."""
 
     run: Run
     first: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
     cpu_seconds: float | None = None
+    traffic: Traffic | None = None
 
     @property
     def prefetched(self) -> int:
@@ -68,14 +72,27 @@ class Stage:
         self._urls = urls
 
     async def perform(
-        self, variant: Variant, workload: Workload, prompts: PromptBook, steps: int, warmup: int
+        self,
+        variant: Variant,
+        workload: Workload,
+        prompts: PromptBook,
+        steps: int,
+        warmup: int,
+        arrivals: Sequence[Arrival] = (),
     ) -> Performance:
         """Play the first `steps` steps of a workload, as it is told in this variant, without pause; the first `warmup`
-        of them are not counted."""
+        of them are not counted. Meanwhile these other requests come."""
         place, url = variant.place, self._urls[variant.place]
         await _empty(url)
         if place == "roomy":
             await fill_cache(url, prompts)
+        async with background(url, arrivals) as traffic:
+            played = await self._play(variant, url, workload, prompts, steps, warmup)
+        return replace(played, traffic=traffic) if arrivals else played
+
+    async def _play(
+        self, variant: Variant, url: str, workload: Workload, prompts: PromptBook, steps: int, warmup: int
+    ) -> Performance:
         if variant.speech is None:
             return Performance(await play(url, workload, prompts, pace=0.0, steps=steps))
         first: list[dict[str, Any]] = []

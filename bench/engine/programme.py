@@ -20,10 +20,11 @@ from rich.progress import (
 )
 
 from bench.demo.prompts import draw_prompts
-from bench.engine.classes import CLASSES
+from bench.engine.classes import MIXED, draw
 from bench.engine.places import Performance, Stage, stage
 from bench.engine.speech import LATEST, own, record
 from bench.engine.variants import Variant
+from bench.workloads.mooncake import Arrival
 
 BEYOND: Final = LATEST // 2  # steps that are known and not played, so that gaps reach past the end
 
@@ -31,13 +32,15 @@ BEYOND: Final = LATEST // 2  # steps that are known and not played, so that gaps
 @dataclass(frozen=True, slots=True)
 class Options:
     """How much is played: `steps` in each run, of which the first `warmup` don't count; after the first repetition as
-    many others, up to `repetitions` in all, as are likely to end within so many `minutes` of the start."""
+    many others, up to `repetitions` in all, as are likely to end within so many `minutes` of the start. `traffic` is
+    what nobody announced, beside the class mixed."""
 
     steps: int
     warmup: int
     repetitions: int
     seed: int
     minutes: float
+    traffic: tuple[Arrival, ...] = ()
 
 
 Played = dict[str, dict[str, list[Performance]]]
@@ -73,9 +76,12 @@ async def _perform(
     engines: Stage, name: str, variant: Variant, options: Options, repetition: int
 ) -> Performance:
     seed = options.seed + repetition
-    workload = record(CLASSES[name](seed, options.steps + BEYOND))
+    workload = record(draw(name, seed, options.steps + BEYOND))
     told = (variant.speech or own)(workload, Random(seed))
-    return await engines.perform(variant, told, draw_prompts(workload), options.steps, options.warmup)
+    traffic = options.traffic if name == MIXED else ()
+    return await engines.perform(
+        variant, told, draw_prompts(workload), options.steps, options.warmup, traffic
+    )
 
 
 def turns(names: list[str], variants: list[str], seed: int) -> list[tuple[str, str]]:

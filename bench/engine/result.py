@@ -22,7 +22,8 @@ LINE: Final = (
 class Conditions(msgspec.Struct, frozen=True):
     """Under what the figures were measured. The pool and the tier are shares of what all agents' prompts take; of
     `steps` the first `warmup` don't count. Repetition n plays the workloads of seed `seed` + n, from 0. `active` is the
-    share of the agents that calls in a counted step, of each class, and `flags` says whose flags the engines have."""
+    share of the agents that calls in a counted step, of each class, and `flags` says whose flags the engines have.
+    `traffic` is the file of the requests that nobody announced: its name, sha256, and source."""
 
     engine: str
     model: str
@@ -40,6 +41,7 @@ class Conditions(msgspec.Struct, frozen=True):
     date: str
     active: dict[str, float]
     flags: str
+    traffic: dict[str, str | None] | None = None
 
 
 class Numbers(msgspec.Struct, frozen=True):
@@ -53,7 +55,8 @@ class Numbers(msgspec.Struct, frozen=True):
     call found resident, `prefetch_waste` that of the prefetched tokens which no call used, `daemon_cpu_seconds` has the
     daemon's start in it. `failed_requests` counts those of all repetitions.
 
-    Of `both` alone: `over_shuffled` is the makespan with shuffled dues over its own, with its interval, and
+    `unannounced` requests are those beside the class mixed, answered in a whole run; theirs are the other figures of
+    that name. Of `both` alone: `over_shuffled` is the makespan with shuffled dues over its own, with its interval, and
     `ttft_over_host_lru` the mean TTFT with vLLM's LRU tier over its own.
     """
 
@@ -80,6 +83,10 @@ class Numbers(msgspec.Struct, frozen=True):
     over_shuffled_low: float | None = None
     over_shuffled_high: float | None = None
     ttft_over_host_lru: float | None = None
+    unannounced: int | None = None
+    unannounced_ttft_mean: float | None = None
+    unannounced_ttft_mean_ratio: float | None = None
+    unannounced_failed: int | None = None
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -119,7 +119,9 @@ def _worse(files: Files) -> Iterator[str]:
     lines = list(worse_anywhere(files))
     if files.vllm is None:
         lines.append(f"vLLM: {NOT_RUN} yet.")
-    lines += (f"{NOT_RUN.capitalize()} yet: {what}." for what in NOT_YET.values())
+    lines += (
+        f"{NOT_RUN.capitalize()} yet: {what}." for name, what in NOT_YET.items() if name not in files.measured
+    )
     yield "\n".join(f"- {line}" for line in lines)
 
 
@@ -135,7 +137,9 @@ def _measured(files: Files) -> Iterator[str]:
         yield f"Not run yet: `{ENGINE_COMMAND}`."
     else:
         held = msgspec.to_builtins(files.vllm.conditions)
-        yield "\n".join(f"- {key.replace('_', ' ')}: {_plain(what)}" for key, what in held.items())
+        yield "\n".join(
+            f"- {key.replace('_', ' ')}: {_plain(what)}" for key, what in held.items() if what is not None
+        )
         yield from classes_tables(files.measured, ENGINE_COMMAND)
     yield "## Measured: SGLang"
     yield f"Not measured yet: {NOT_YET['sglang']}."
@@ -143,7 +147,10 @@ def _measured(files: Files) -> Iterator[str]:
 
 def _plain(held: object) -> str:
     if isinstance(held, dict):
-        return ", ".join(f"{name} {number:.1%}" for name, number in held.items())
+        return ", ".join(
+            f"{name} {what:.1%}" if isinstance(what, float) else f"{name} {what}"
+            for name, what in held.items()
+        )
     return str(held)
 
 

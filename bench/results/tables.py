@@ -23,9 +23,12 @@ COLUMNS = (
     ("recency accuracy", "recency_accuracy", ".2f"),
     ("daemon CPU, s", "daemon_cpu_seconds", ".1f"),
     ("failed", "failed_requests", "d"),
+    ("unannounced requests", "unannounced", "d"),
+    ("their TTFT mean", "unannounced_ttft_mean_ratio", ".2f"),
+    ("of them failed", "unannounced_failed", "d"),
 )
 # Seconds and tokens that are shown as ratios: they are in the files.
-ABSOLUTE = ("calls", "makespan", "ttft_mean", "ttft_p95", "recomputed_tokens")
+ABSOLUTE = ("calls", "makespan", "ttft_mean", "ttft_p95", "recomputed_tokens", "unannounced_ttft_mean")
 
 
 def classes_tables(classes: Classes, command: str) -> Iterator[str]:

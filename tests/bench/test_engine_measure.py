@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from bench.background.requests import Request, Traffic
 from bench.demo.runner import Answer, Run
 from bench.engine.measure import compare, interval, ratio
 from bench.engine.places import Performance
@@ -86,6 +88,16 @@ def test_a_failed_request_is_counted_wherever_it_fails() -> None:
     failed = Run(0.0, good.run.ends, (*good.run.answers, Answer(Call("a", "activity", "x"), 1, error="lost")))
     found = compare({"alone": [good], "history": [Performance(failed)]}, WARMUP)
     assert found["history"].failed_requests == 1
+
+
+def test_what_nobody_announced_is_told_apart() -> None:
+    def beside(seconds: float) -> Performance:
+        request = Request(0.0, (seconds, seconds + 1), 100, 0)
+        return replace(performance([1.0, 1.0], 0), traffic=Traffic([request, request], 1))
+
+    found = compare({"alone": [beside(3.0)], "history": [beside(2.0)]}, WARMUP)["history"]
+    assert (found.unannounced, found.unannounced_failed, found.failed_requests) == (2, 1, 0)
+    assert (found.unannounced_ttft_mean, found.unannounced_ttft_mean_ratio) == (2.0, 1.5)
 
 
 def test_the_interval_holds_the_ratio_and_is_the_same_each_time() -> None:

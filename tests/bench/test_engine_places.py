@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -11,13 +12,14 @@ from bench.engine.classes import CLASSES
 from bench.engine.places import Performance, Stage, pool_tokens
 from bench.engine.speech import own, record
 from bench.engine.variants import FULL
+from bench.workloads.mooncake import Arrival
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 
 STEPS = 8
 WARMUP = 5
 
 
-def perform(folder: Path, variant: str) -> Performance:
+def perform(folder: Path, variant: str, arrivals: Sequence[Arrival] = ()) -> Performance:
     """Play some steps on an engine that has been used before."""
     workload = record(CLASSES["independent"](1, STEPS))
     prompts = draw_prompts(workload)
@@ -29,7 +31,7 @@ def perform(folder: Path, variant: str) -> Performance:
         stage = Stage(folder, {"alone": engine.url, played.place: engine.url})
         asyncio.run(stage.perform(FULL["alone"], workload, prompts, STEPS, WARMUP))
         told = (played.speech or own)(workload, Random(1))
-        return asyncio.run(stage.perform(played, told, prompts, STEPS, WARMUP))
+        return asyncio.run(stage.perform(played, told, prompts, STEPS, WARMUP, arrivals))
 
 
 def cached_first(performance: Performance) -> int:
@@ -64,3 +66,10 @@ def test_without_prefetches_nothing_is_moved(tmp_path: Path) -> None:
 
 def test_under_the_ceiling_every_prefix_is_there(tmp_path: Path) -> None:
     assert cached_first(perform(tmp_path, "ceiling")) == 1024
+
+
+def test_beside_what_nobody_announced_that_has_figures_of_its_own(tmp_path: Path) -> None:
+    arrivals = [Arrival(0.0, 64, 2, 32, (1, 2)), Arrival(0.01, 64, 2, 32, (1, 3))]
+    traffic = perform(tmp_path, "alone", arrivals).traffic
+    assert traffic is not None
+    assert (len(traffic.requests), traffic.failed, traffic.cached_share) == (2, 0, 0.25)
