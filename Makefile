@@ -57,7 +57,8 @@ BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $
 	$(if $(TRAFFIC),--traffic $(TRAFFIC))
 
 bench-engine: setup engine-vllm  ## classes of workloads without pause on a real vLLM, alone and told this or that; FULL, STEPS, SEED, TRAFFIC
-	$(BIN)/python -m bench.engine $(BENCH_ENGINE_FLAGS) --out docs/results/engine-vllm.json
+	$(BIN)/python -m bench.engine $(BENCH_ENGINE_FLAGS) --out $(if $(FULL),docs/results,out)/engine-vllm.json
+	@$(if $(FULL),$(BIN)/python -m bench.results >&2)
 
 lock:                  ## pin the environments of developers and of the daemon's image anew
 	$(BIN)/pip install --quiet uv==0.13.8
