@@ -261,18 +261,19 @@ class Driver:
             self._start_first("engine", requests)
 
     def _ready(self, steps: Iterable[Step]) -> list[Step]:
-        """Return what may start now, each load with the touches that it needs, or not at all."""
+        """Return what may start now, each load with the touches before it, which it needs, or not at all."""
         now = monotonic()
+        hurry = now < self._urgent_until
         ready: list[Step] = []
         touches: list[Step] = []
         for step in steps:
             touches.append(step)
             if step.action is Action.LOAD:
-                late = now < self._urgent_until and step.seconds > self.view.takes(step)
+                late = hurry and step.seconds > self.view.takes(step)
                 if not late and not any(self._backoff.holds(one, now) for one in touches):
                     ready += touches
                 touches = []
-        return ready
+        return ready if hurry else ready + touches
 
     def move_model(self, step: Step) -> None:
         """Wake the model or put it to sleep, where nothing else of ours is under way."""

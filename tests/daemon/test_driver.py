@@ -315,3 +315,18 @@ def test_without_the_touch_that_it_needs_a_load_waits() -> None:
             assert driver.in_flight == (LOAD,)
 
     asyncio.run(scene())
+
+
+def test_a_touch_that_no_load_needs_is_done_when_there_is_time() -> None:
+    touch = replace(LOAD, action=Action.TOUCH)
+
+    async def scene() -> None:
+        async with driving(Engine()) as (driver, _):
+            driver.give_way("an agent was woken", ["sim/z"])
+            driver.pursue([touch], [], announced=0)
+            assert driver.in_flight == ()
+        async with driving(Engine()) as (driver, _):
+            driver.pursue([touch], [], announced=0)
+            assert driver.in_flight == (touch,)
+
+    asyncio.run(scene())
