@@ -183,14 +183,21 @@ class Driver:
             await asyncio.sleep(WORKING_PRESSURE_SECONDS if shared else PRESSURE_SECONDS)
 
     async def _look_for_others(self) -> None:
-        """Let go of the engine as soon as its server has more than our own request."""
+        """Let go of the engine when its server has more than our own request: where others use it as soon as one look
+        shows that, else when two do, since what has just been answered may still be counted."""
         announced = self.view.announced
-        try:
-            serving = await self.adapter.serving()
-        except EngineError as error:
-            self._unreachable(error)
-            return
-        if serving is not None and serving > 1 and self.cancel("requests wait"):
+        looks = 1 if self.view.quiet.shared(monotonic()) else 2
+        for look in range(looks):
+            if look:
+                await asyncio.sleep(WORKING_PRESSURE_SECONDS)
+            try:
+                serving = await self.adapter.serving()
+            except EngineError as error:
+                self._unreachable(error)
+                return
+            if serving is None or serving <= 1:
+                return
+        if self.cancel("requests wait"):
             self._met = announced, monotonic()
 
     def _judge_others(self) -> None:
