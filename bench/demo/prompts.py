@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 
+from bench.background.requests import token_ids
 from bench.workloads.base import Call, Workload
 
 PREFIX_TOKENS: Final = 1024
@@ -48,8 +49,7 @@ def draw_prompts(workload: Workload) -> PromptBook:
 
 def draw_tokens(seed: str, count: int) -> list[int]:
     """Draw token ids that all of the rig's models know."""
-    rng = Random(seed)
-    return [rng.randrange(100, 3000) for _ in range(count)]
+    return token_ids(Random(seed), count)
 
 
 async def _tokens(client: httpx.AsyncClient, text: str, count: int) -> list[int]:
