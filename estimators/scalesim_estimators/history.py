@@ -6,11 +6,12 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Collection, Iterator
-from statistics import median, median_low
+from statistics import median
 from typing import ClassVar
 
 from scalesim_client.events import AgentIdled, AgentReleased, ClockKind, InvocationStarted
 from scalesim_estimators.base import ByType, Estimate
+from scalesim_estimators.gaps import Gaps
 
 _GAPS_KEPT = 16
 _LONGEST_RUN = 8
@@ -27,7 +28,7 @@ _HOURS = 24
 class HistoryEstimator(ByType):
     """Due as the agent's own calls, and who called before it, foretell. Needs no event but `invocation.started`.
 
-    Three ways, each with its own record per agent:
+    Four ways, each with its own record per agent:
 
     - *period*: the gap that followed when the last gaps ran like this before, so that a steady period, a cycle
       of several gaps and bursts are one; where they never did, the median of the last 16 gaps.
@@ -36,20 +37,23 @@ class HistoryEstimator(ByType):
     - *follows*: the agent was called after the same other one at least every second time that this was; due
       after the usual lag, if there is one. Looked at are the 4 agents invoked before it, of which each keeps
       its 8 most frequent followers (space saving; A. Metwally et al., ICDT 2005).
+    - *usual*: the median of everybody's gaps, which is known before an agent has many of its own. So who has
+      just called is farther than who called a while ago, where that is how a population behaves.
 
     A way is right where the invocation comes within a clock unit, or a tenth of the time since the agent's last
     one, from when it said. Its confidence is the share that was right of the last 8 or so, and the most
-    confident way speaks. An agent that has not called when it was foreseen is due after the median of its gaps
-    that were longer, while there are any; one that is idle is not foreseen until it has called again.
+    confident way speaks. An agent that has not called when it was foreseen is due after the median of everybody's
+    gaps that were longer, while there are any; one that is idle is not foreseen until it has called again.
 
     Several invocations of an agent at one clock value are one. Memory per agent is bounded, whatever happens.
     """
 
     name: ClassVar[str] = "history"
-    __slots__ = ("_pasts", "_recent", "clock")
+    __slots__ = ("_gaps", "_pasts", "_recent", "clock")
 
     def __init__(self, clock: ClockKind = "step") -> None:
         self.clock = clock
+        self._gaps = Gaps()
         self._pasts: dict[str, _Past] = {}
         self._recent: deque[tuple[str, float]] = deque(maxlen=_LEADERS)
         self._handlers = {
@@ -69,7 +73,10 @@ class HistoryEstimator(ByType):
                 best = way
         if best is not None:
             return Estimate(best.due, best.confidence, f"history: {best.why}")
-        return past.late(earliest)
+        if past.usual.due == math.inf:
+            return None
+        gap = self._gaps.usual(earliest - past.last)
+        return None if gap is None else Estimate(past.last + gap, past.usual.confidence, "history: late")
 
     def forget(self, agent: str) -> None:
         """Drop all that is known of an agent."""
@@ -85,19 +92,40 @@ class HistoryEstimator(ByType):
             return ()
         else:
             past.invoked(now)
+        usual = self._foresee_by_usual(agent, now - before)
+        self._follow(agent, before, now)
+        return list(dict.fromkeys((agent, *usual, *self._foresee_followers(agent, now))))
+
+    def _foresee_by_usual(self, agent: str, ended: float) -> Collection[str]:
+        """Take in the gap that the agent's call has ended, if any, and foresee it by everybody's; with the first gap of
+        all, everybody. Return who is foreseen."""
+        nothing_known = self._gaps.usual(0.0) is None
+        if ended < math.inf:
+            self._gaps.add(ended)
+        gap = self._gaps.usual(0.0)
+        if gap is None:
+            return ()
+        foreseen = list(self._pasts) if nothing_known else [agent]
+        for name in foreseen:
+            self._pasts[name].foresee_usual(gap)
+        return foreseen
+
+    def _follow(self, agent: str, before: float, now: float) -> None:
+        """Note whom the agent has followed, whose last call came at `before`."""
         for leader, at in self._recent:
             known = self._pasts.get(leader)
             # The agent follows a leader's last invocation with its own first one since.
             if known is not None and leader != agent and before < at == known.last:
                 known.followed_by(agent, now - at)
         self._recent.append((agent, now))
-        changed = [agent]
-        for follower, lag in past.usual_followers():
+
+    def _foresee_followers(self, agent: str, now: float) -> Iterator[str]:
+        """Foresee who usually follows the agent, and yield them."""
+        for follower, lag in self._pasts[agent].usual_followers():
             theirs = self._pasts.get(follower)
             if theirs is not None and theirs.last < now and not theirs.idle:
                 theirs.follows.say(now + lag, theirs.last, f"follows {agent}")
-                changed.append(follower)
-        return changed
+                yield follower
 
     def _rest(self, event: AgentIdled, now: float) -> Collection[str]:
         past = self._pasts.get(event.agent)
@@ -156,6 +184,7 @@ class _Past:
         "idle",
         "last",
         "period",
+        "usual",
     )
 
     def __init__(self, now: float, *, by_hours: bool) -> None:
@@ -168,13 +197,13 @@ class _Past:
         """Who was invoked after the agent: how often, how much of that is doubtful, how long after, and by how much
         that varies."""
         self.idle = False
-        self.period, self.follows, self.hours = _Way(), _Way(), _Way()
+        self.period, self.follows, self.hours, self.usual = _Way(), _Way(), _Way(), _Way()
         self._count_hour(now)
 
     @property
     def ways(self) -> tuple[_Way, ...]:
         """The most telling first."""
-        return self.period, self.follows, self.hours
+        return self.period, self.follows, self.hours, self.usual
 
     def invoked(self, now: float) -> None:
         """Take in the agent's next invocation."""
@@ -200,6 +229,11 @@ class _Past:
         for way in self.ways:
             way.due = math.inf
 
+    def foresee_usual(self, gap: float) -> None:
+        """Foresee the next call after a gap that is usual."""
+        if not self.idle:
+            self.usual.say(self.last + gap, self.last, f"usual gap {gap:.4g}")
+
     def followed_by(self, agent: str, lag: float) -> None:
         """Another agent was invoked `lag` clock units after this one's last invocation, and not since."""
         known = self._followers.get(agent)
@@ -221,15 +255,6 @@ class _Past:
         for agent, (count, doubtful, lag, spread) in self._followers.items():
             if count - doubtful >= least and spread <= max(1.0, lag / 4):
                 yield agent, lag
-
-    def late(self, earliest: float) -> Estimate | None:
-        """Return when an agent calls that has not called when it was foreseen: after the median of the gaps that
-        were longer than its present one will be at `earliest`; None where none was."""
-        confidences = [way.confidence for way in self.ways if way.due < math.inf]
-        longer = [self.last + gap for gap in self._gaps if earliest <= self.last + gap < math.inf]
-        if not confidences or not longer:
-            return None
-        return Estimate(median_low(longer), max(confidences), "history: late")
 
     def _count_hour(self, now: float) -> None:
         if self._hourly is None:

@@ -51,14 +51,15 @@ class Quality:
     invocations later; several of one agent at one clock value are one. Judged are the dues held just before
     tA (the last ones set at clock values < tA; by then what was overdue by more than a step has lapsed): the
     pair is right when due(A) < due(B), half right when they are equal. An agent without an estimate has due
-    infinity. The last 8 changes of each agent are kept; a pair whose older dues are no longer known is left
-    out. The baseline is recency as an engine's LRU understands it: who was invoked last calls next. By it a
-    pair is right when A's last invocation before tA was later than B's; never is the earliest.
+    infinity; of two without one recency decides, as it does in the engine. The last 8 changes of each agent
+    are kept; a pair whose older dues are no longer known is left out. The baseline is recency as an engine's
+    LRU understands it: who was invoked last calls next. By it a pair is right when A's last invocation before
+    tA was later than B's; never is the earliest.
 
-    The blend is scored on all pairs; without it all would be ties. An estimator is scored on those that it
-    decides: where the blend has another due for A or B with it than without it. So a specialist is not blamed
-    for agents that it does not speak of, and one that calls agents near too early is, though it may order those
-    well that it calls near.
+    The blend is scored on all pairs; without it all would be left to recency. An estimator is scored on those
+    that it decides: where the blend has another due for A or B with it than without it. So a specialist is not
+    blamed for agents that it does not speak of, and one that calls agents near too early is, though it may
+    order those well that it calls near.
 
     An estimator is admitted while, on the pairs that it decides, the blend with it orders at least as well as
     the blend without it and as recency. One that is dropped is scored all the while, and comes back when the
@@ -210,7 +211,8 @@ class Quality:
             if row is _UNKNOWN:
                 continue
             a = first.foreseen
-            right, by_recency = _rightness(a.due, b.due), _rightness(previous, first.previous)
+            by_recency = _rightness(previous, first.previous)
+            right = _order(a.due, b.due, by_recency)
             count += 1
             all_right += right
             all_by_recency += by_recency
@@ -221,10 +223,10 @@ class Quality:
                 due_b = b.otherwise if b.whose == a.whose else b.due
                 if a.otherwise != a.due or due_b != b.due:
                     sums = decided.setdefault(a.whose, [0, 0.0, 0.0, 0.0])
-                    _count(sums, right, _rightness(a.otherwise, due_b), by_recency)
+                    _count(sums, right, _order(a.otherwise, due_b, by_recency), by_recency)
             if b.whose >= 0 and b.whose != a.whose and b.otherwise != b.due:
                 sums = decided.setdefault(b.whose, [0, 0.0, 0.0, 0.0])
-                _count(sums, right, _rightness(a.due, b.otherwise), by_recency)
+                _count(sums, right, _order(a.due, b.otherwise, by_recency), by_recency)
             for index in outsiders:
                 if first.dues[index] == row[1][index] == math.inf:
                     continue
@@ -232,9 +234,9 @@ class Quality:
                 due_b = self._joined(b, index, row[1][index], first.floor)
                 if due_a != a.due or due_b != b.due:
                     sums = decided.setdefault(index, [0, 0.0, 0.0, 0.0])
-                    _count(sums, _rightness(due_a, due_b), right, by_recency)
+                    _count(sums, _order(due_a, due_b, by_recency), right, by_recency)
         if count:
-            self._scores[-1].ordered(Pairs(count, all_right, count / 2, all_by_recency, disputed, won))
+            self._scores[-1].ordered(Pairs(count, all_right, all_by_recency, all_by_recency, disputed, won))
         for index, sums in decided.items():
             self._scores[index].ordered(Pairs(int(sums[0]), sums[1], sums[2], sums[3]))
             self._seen[index] += int(sums[0])
@@ -266,6 +268,11 @@ def _count(sums: list[float], right: float, without: float, by_recency: float) -
     sums[1] += right
     sums[2] += without
     sums[3] += by_recency
+
+
+def _order(due_a: float, due_b: float, by_recency: float) -> float:
+    """Return how right it is to say that what is due at `due_a` comes before what is due at `due_b`."""
+    return by_recency if due_a == due_b == math.inf else _rightness(due_a, due_b)
 
 
 def _rightness(first: float, second: float) -> float:

@@ -98,7 +98,7 @@ def test_estimators_show_what_their_estimates_came_to(sidecar: Sidecar) -> None:
     assert activity["accuracy"] == {
         "pairs": 1,
         "order_accuracy": 0.0,
-        "accuracy_without": 0.5,
+        "accuracy_without": 0.0,
         "recency_accuracy": 0.0,
         "invocations": 3,
         "coverage": pytest.approx(1 / 3),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from statistics import median_low
 
 import pytest
 from estimator_events import AGENTS, Feed, everything, feeds
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from scalesim_client.events import AgentIdled, AgentReleased, ClockKind, InvocationStarted
 from scalesim_estimators import HistoryEstimator
+from scalesim_estimators.gaps import KEPT, Gaps
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -48,11 +50,11 @@ def test_a_steady_period_is_foreseen_from_the_second_call_on(first: float, perio
 
 
 @given(st.lists(st.integers(0, 12), min_size=2, max_size=5, unique=True))
-def test_a_cycle_of_gaps_is_foreseen_once_it_has_come_round_twice(gaps: list[int]) -> None:
+def test_a_cycle_of_gaps_is_foreseen_once_it_has_come_round_three_times(gaps: list[int]) -> None:
     gaps = [2**gap for gap in gaps]
     history, now = HistoryEstimator(), 0.0
     for call in range(6 * len(gaps)):
-        if call > 2 * len(gaps):
+        if call > 3 * len(gaps):
             assert due(history, "a") == now
         invoked(history, "a", now)
         now += gaps[call % len(gaps)]
@@ -119,6 +121,47 @@ def test_who_only_happens_to_come_after_is_no_follower() -> None:
     for now in range(2000):
         invoked(history, f"agent {rng.randrange(12)}", float(now))
     assert not any(list(past.usual_followers()) for past in history._pasts.values())
+
+
+# What is usual
+
+
+def test_of_two_without_a_record_of_their_own_the_one_that_called_longer_ago_is_nearer() -> None:
+    history = HistoryEstimator()
+    for number in range(8):
+        invoked(history, f"agent {number}", float(number), 20.0 + number)
+    invoked(history, "early", 22.0)
+    invoked(history, "recent", 27.0)
+    assert (due(history, "early"), due(history, "recent")) == (42.0, 47.0)
+    assert basis(history, "early") == "history: usual gap 20"
+
+
+def test_who_is_late_by_its_own_gaps_is_due_after_a_longer_one_of_others() -> None:
+    history = HistoryEstimator()
+    invoked(history, "slow", 0, 30, 60)
+    invoked(history, "quick", 60, 62, 64)
+    assert due(history, "quick") == 66.0
+    estimate = history.estimate("quick", 67.0)
+    assert estimate is not None
+    assert (estimate.due, estimate.basis) == (94.0, "history: late")
+
+
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(-1, 60))
+def test_the_usual_gap_is_the_lower_median_of_those_that_are_long_enough(
+    lengths: list[int], least: int
+) -> None:
+    gaps = Gaps()
+    for length in lengths:
+        gaps.add(length)
+    longer = [length for length in lengths if length >= least]
+    assert gaps.usual(least) == (median_low(longer) if longer else None)
+
+
+def test_old_gaps_are_forgotten() -> None:
+    gaps = Gaps()
+    for length in range(2000):
+        gaps.add(float(length))
+    assert gaps.usual(0.0) == 2000 - KEPT + (KEPT - 1) // 2
 
 
 # What is not known
@@ -201,7 +244,7 @@ def test_memory_per_agent_is_bounded() -> None:
     history, rng = HistoryEstimator("sim_seconds"), random.Random(4)
     for now in range(20_000):
         invoked(history, f"agent {rng.randrange(100)}", 300.0 * now)
-    assert len(history._pasts) == 100 and len(history._recent) == 4
+    assert len(history._pasts) == 100 and len(history._recent) == 4 and len(history._gaps._by_length) == KEPT
     for past in history._pasts.values():
         assert len(past._gaps) <= 16 and len(past._followers) <= 8
         assert past._hourly is not None and len(past._hourly) == 24
