@@ -222,6 +222,10 @@ class AgentActivated(AgentEvent):
     path: str = "default"
     served: bool | None = None
 
+    def __post_init__(self) -> None:
+        check_id("agent", self.agent)
+        check_id("path", self.path)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanDeclared(Event):

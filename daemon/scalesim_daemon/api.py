@@ -34,6 +34,7 @@ from scalesim_daemon.door import MalformedMessage, MessageTooLarge, check_verdic
 from scalesim_daemon.feed import ANONYMOUS, Sampler
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.metrics import build_registry
+from scalesim_daemon.update_door import add_update
 from scalesim_daemon.wire import Refused
 
 DISTRIBUTION = "scalesim-sidecar"
@@ -72,6 +73,7 @@ def build_api(sidecar: Sidecar) -> FastAPI:
         api.add_exception_handler(error, _answer_with(status))
     _add_operations(api, sidecar)
     _add_events(api, sidecar)
+    add_update(api, sidecar)
     _add_reports(api, sidecar)
     return api
 

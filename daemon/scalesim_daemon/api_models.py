@@ -75,6 +75,13 @@ class Taken(Answer):
     resync: bool
 
 
+class Updated(Answer):
+    """What was taken of a front end's update: its step, and of how many agents it told the distance."""
+
+    step: int
+    agents: int
+
+
 class ClockState(Answer):
     """A stream's clock: its last announced value, and wall seconds per unit."""
 

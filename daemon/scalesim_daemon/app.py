@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from scalesim_daemon.api import build_api
 from scalesim_daemon.broadcast import Broadcast
@@ -22,8 +24,16 @@ from scalesim_daemon.feed import Feed
 from scalesim_daemon.intents import Intents, StoreUnavailable
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.recording.recorder import open_recorder
 from scalesim_daemon.segments import provide_segments
-from scalesim_daemon.settings import EngineSettings, LogSettings, Settings
+from scalesim_daemon.settings import (
+    ApiSettings,
+    ConfigError,
+    EngineSettings,
+    LogSettings,
+    Settings,
+    SschedulerSettings,
+)
 from scalesim_daemon.store import Mirror
 from scalesim_daemon.view import EngineView
 
@@ -51,10 +61,16 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
     """
     async with AsyncExitStack() as stack:
         provide_segments(settings.engines)
+        front_door = _front_door(settings.sscheduler)
+        if front_door is not None:
+            stack.callback(front_door.close)
         url = await _store_url(stack, settings)
         library = LoraLibrary.open(settings.loras)
         stack.callback(library.close)
         sidecar = Sidecar(settings, library, Mirror(url), settings.mode)
+        sidecar.recorder = open_recorder(settings.record)
+        if sidecar.recorder is not None:
+            stack.callback(sidecar.recorder.close)
         await _read_intents(sidecar, url)
         feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe)
         stack.callback(feed.close)
@@ -72,10 +88,10 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             *(driver.run() for driver in sidecar.drivers.values()),
         ):
             stack.callback(group.create_task(part).cancel)
-        server = _Server(_api_config(sidecar, settings))
-        api = group.create_task(server.serve())
-        stack.push_async_callback(_stop_api, server, api)
-        sidecar.api_url = await _started(server, api)
+        app = build_api(sidecar)
+        sidecar.api_url = await _serve(stack, group, _Server(_api_config(app, settings.api)))
+        if front_door is not None:
+            await _serve(stack, group, _Server(_api_config(app, settings.api)), [front_door])
         yield sidecar
 
 
@@ -119,16 +135,39 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _api_config(sidecar: Sidecar, settings: Settings) -> uvicorn.Config:
+def _api_config(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        build_api(sidecar),
-        host=settings.api.host,
-        port=settings.api.port,
+        app,
+        host=settings.host,
+        port=settings.port,
         log_level="warning",
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=3,
     )
+
+
+def _front_door(settings: SschedulerSettings) -> socket.socket | None:
+    """Return what listens where the paper's front end posts to, on this host alone; None where that is off. Raises
+    `ConfigError` where the port can't be had."""
+    if not settings.enabled:
+        return None
+    try:
+        return socket.create_server(("127.0.0.1", settings.port))
+    except OSError as error:
+        raise ConfigError(f"sscheduler.port: {settings.port}: {error.strerror}") from error
+
+
+async def _serve(
+    stack: AsyncExitStack,
+    group: asyncio.TaskGroup,
+    server: _Server,
+    sockets: list[socket.socket] | None = None,
+) -> str:
+    """Start a server that ends with the stack, and return its URL."""
+    task = group.create_task(server.serve(sockets))
+    stack.push_async_callback(_stop_api, server, task)
+    return await _started(server, task)
 
 
 async def _started(server: _Server, task: asyncio.Task[None]) -> str:

@@ -81,6 +81,10 @@ class DueBoard:
             return None
         return min(dues.items(), key=lambda pair: pair[1].seconds)
 
+    def told_by(self, source: str, agent: str) -> Due | None:
+        """Return the due that one source has for the agent, None where it foresees no invocation."""
+        return self._dues.get(agent, {}).get(source)
+
     def streams(self, agent: str) -> int:
         """Return how many sources have a due for the agent."""
         return len(self._dues.get(agent, ()))

@@ -10,12 +10,14 @@ import typer
 
 from scalesim_daemon.app import serve as serve_until_stopped
 from scalesim_daemon.embedded import EmbeddedError
+from scalesim_daemon.recording.command import send_again
 from scalesim_daemon.settings import ConfigError, RunMode, load_settings, parse_engine
 from scalesim_daemon.whatif import command
 
 app = typer.Typer(help="Runs the ScaleSim sidecar.", no_args_is_help=True, add_completion=False)
 app.command()(command.simulate)
 app.command()(command.calibrate)
+app.command("replay")(send_again)
 
 
 @app.callback()
@@ -45,6 +47,25 @@ def serve(
         "redis": {"url": redis},
         "mode": mode,
     }
+    _run(config, engine, overrides)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="The file; where it is there already, one beside it.")],
+    content: Annotated[
+        bool, typer.Option("--content", help="Prompts too. Without it their lengths are recorded alone.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="A YAML file; see configs/example.yaml.")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="An engine as KIND=URL, for example vllm=http://127.0.0.1:8000.")
+    ] = None,
+) -> None:
+    """Run the daemon as `serve` does, and write what it hears to a file for `replay`."""
+    _run(config, engine, {"record": {"path": out, "content": content or None}})
+
+
+def _run(config: Path | None, engine: list[str] | None, overrides: dict[str, Any]) -> None:
     try:
         overrides["engines"] = [parse_engine(text) for text in engine] if engine else None
         settings = load_settings(config, overrides)

@@ -24,6 +24,7 @@ from scalesim_daemon.plan_demotions import plan_demotions
 from scalesim_daemon.plan_loras import plan_loras
 from scalesim_daemon.plan_models import plan_models
 from scalesim_daemon.population import Changes, Memory, Population
+from scalesim_daemon.recording.recorder import Recorder
 from scalesim_daemon.settings import RunMode, Settings
 from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache, model_cache
 from scalesim_daemon.store import DueRecord, Mirror
@@ -54,6 +55,7 @@ class Sidecar:
     gate: Gate = field(default_factory=Gate)
     population: Population = field(default_factory=Population)
     broadcast: Broadcast | None = None
+    recorder: Recorder | None = None
     drivers: dict[str, Driver] = field(default_factory=dict)
     pins: dict[str, float] = field(default_factory=dict)
     plans: Mapping[str, EnginePlan] = field(default_factory=dict)
@@ -80,6 +82,8 @@ class Sidecar:
     ) -> Verdict:
         """Let one message through the gate and apply what it admits. `peer` is the connection that it came by, where
         connections are told apart."""
+        if self.recorder is not None:
+            self.recorder.message(topic, seq, raws)
         verdict = self.gate.admit(topic, seq, raws, peer)
         if verdict.admitted:
             self.population.apply(verdict.admitted, monotonic())

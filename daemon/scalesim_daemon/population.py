@@ -105,6 +105,12 @@ class Population:
         """Return how well each source's estimates foretell its invocations."""
         return {source: voice.blend.quality for source, voice in self._voices.items()}
 
+    def foreseen_by(self, source: str) -> dict[str, float]:
+        """Return the names of the agents of which a source expects an invocation, each with its due."""
+        voice = self._voices.get(source)
+        dues = ((key, self.board.told_by(source, key)) for key in (() if voice is None else voice.agents))
+        return {key.partition("/")[2]: due.estimate.due for key, due in dues if due is not None}
+
     def in_flight(self) -> int:
         """Return how many announced invocations are being served now."""
         return sum(voice.in_flight.total() for voice in self._voices.values())

@@ -100,6 +100,12 @@ def _redis(url: str) -> str:
     return url
 
 
+def _simulation(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r}: use 1 to 64 letters, digits, dots, dashes and underscores")
+    return name
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
@@ -134,6 +140,17 @@ class ApiSettings(Section):
 
     host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
+
+
+class SschedulerSettings(Section):
+    """For simulations made for the paper's SScheduler, as they are. `enabled`, the API listens on `port` of 127.0.0.1
+    too, where that posts its updates, and a request may name its agent as `agent_id`. The agents are `simulation`'s.
+    `loras` is the directory of an agent's LoRA (`lora7` for agent 7), in which `{agent_id}` stands for the agent."""
+
+    enabled: bool = False
+    port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    simulation: Annotated[str, AfterValidator(_simulation)] = "sscheduler"
+    loras: str | None = None
 
 
 class RedisSettings(Section):
@@ -208,6 +225,15 @@ class ModelSettings(Section):
     budget_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
 
 
+class RecordSettings(Section):
+    """What the daemon hears is written to `path`, at most `max_bytes`, for `scalesimd replay`; prompts in full with
+    `content` alone. Where the file is there already, one beside it."""
+
+    path: AbsolutePath | None = None
+    content: bool = False
+    max_bytes: Annotated[ByteSize, Field(ge=1024)] = ByteSize(1024**3)
+
+
 class LogSettings(Section):
     """How much is logged, and in which form."""
 
@@ -226,11 +252,13 @@ class Settings(BaseSettings):
     feed: FeedSettings = FeedSettings()
     broadcast: BroadcastSettings = BroadcastSettings()
     api: ApiSettings = ApiSettings()
+    sscheduler: SschedulerSettings = SschedulerSettings()
     redis: RedisSettings = Field(default_factory=RedisSettings)
     engines: tuple[EngineSettings, ...] = ()
     planner: PlannerSettings = PlannerSettings()
     loras: LoraSettings = Field(default_factory=LoraSettings)
     models: ModelSettings = ModelSettings()
+    record: RecordSettings = RecordSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

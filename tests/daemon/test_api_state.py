@@ -162,7 +162,7 @@ def test_openapi_is_complete(sidecar: Sidecar) -> None:
     spec = build_api(sidecar).openapi()
     assert set(spec["paths"]) == {
         *(path for path in READS if path != "/v1/agents"),
-        *("/v1/agents", "/v1/agents/{simulation}/{agent}", "/v1/events"),
+        *("/v1/agents", "/v1/agents/{simulation}/{agent}", "/v1/events", "/v1/update"),
     }
     for path, operations in spec["paths"].items():
         for operation in operations.values():

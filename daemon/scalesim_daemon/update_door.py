@@ -1,0 +1,113 @@
+"""The door of the paper's own front end: a full snapshot of distances each step, through the gate like all events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+
+from scalesim_client.events import MAX_ID_BYTES, SCHEMA_VERSION
+from scalesim_daemon.api_models import Problem, Updated
+from scalesim_daemon.door import read_body
+from scalesim_daemon.feed import Sampler
+from scalesim_daemon.gate import Stream
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.sscheduler import BadUpdate, Update, lora_directory, lora_name, read_update
+from scalesim_daemon.wire import Refused
+
+SOURCE = "sscheduler"
+CHUNK = 500
+"""Events per message: a message of that many is within the feed's limits, whatever its agents are called."""
+
+LONGEST_NAME = (MAX_ID_BYTES - len(f"{SOURCE}/")) // 4
+"""Characters of a simulation's name: each may take four bytes of its source's."""
+
+Simulation = Annotated[str, Query(pattern="^[^/]+$", max_length=LONGEST_NAME)]
+
+
+def add_update(api: FastAPI, sidecar: Sidecar) -> None:
+    """Give the API the route that takes updates."""
+    sampler = Sampler()
+    default = sidecar.settings.sscheduler.simulation
+
+    @api.post("/v1/update", tags=["events"], openapi_extra=_BODY, responses={413: {"model": Problem}})
+    async def take_update(request: Request, simulation: Simulation = default) -> Updated:
+        """Take a step's distances as the paper's SScheduler posts them: agents that are left out are far."""
+        body = await read_body(request.stream())
+        try:
+            update = read_update(body)
+            _admit(sidecar, simulation, update)
+        except BadUpdate as error:
+            sidecar.gate.counts["malformed"] += 1
+            sampler.refused(SOURCE, [Refused("update", str(error))])
+            where = {"loc": ("body", *error.field), "msg": error.reason, "type": "value_error"}
+            raise RequestValidationError([where]) from error
+        return Updated(step=update.step, agents=len(update.distances))
+
+
+def _admit(sidecar: Sidecar, simulation: str, update: Update) -> None:
+    """Let the gate have the update, whole; raises `BadUpdate` before any of it."""
+    source = f"{SOURCE}/{simulation}"
+    bound = list(_bound(sidecar, simulation, update))
+    advanced = {"type": "step.advanced", "now": update.step}
+    stream, _ = sidecar.gate.streams().get(source, (None, False))
+    ours = stream is not None and (stream.simulation, stream.clock) == (simulation, "step")
+    if not (ours and sidecar.admit(source, None, [advanced]).accepted):
+        # Nobody has opened the source, or another connection speaks for it.
+        incarnation = 1 if stream is None else stream.incarnation + 1
+        sidecar.admit(source, None, [_opened(Stream(source, simulation, incarnation, "step")), advanced])
+    events = [*bound, *_changes(sidecar, source, update)]
+    for start in range(0, len(events), CHUNK):
+        sidecar.admit(source, None, events[start : start + CHUNK])
+
+
+def _bound(sidecar: Sidecar, simulation: str, update: Update) -> Iterator[dict[str, Any]]:
+    """Bind the LoRAs of the agents that have no memory yet."""
+    template = sidecar.settings.sscheduler.loras
+    for agent in update.distances if template is not None else ():
+        known = sidecar.population.agents.get(f"{simulation}/{agent}")
+        if template is not None and (known is None or known.memory is None):
+            lora = {"lora": lora_directory(template, agent), "lora_name": lora_name(agent)}
+            yield {"type": "memory.bound", "agent": agent, **lora}
+
+
+def _changes(sidecar: Sidecar, source: str, update: Update) -> Iterator[dict[str, Any]]:
+    """Say which agents are due at another step than was known, and which no longer are. Who has come nearer by what the
+    clock advanced is due when it was."""
+    foreseen = sidecar.population.foreseen_by(source)
+    for agent in foreseen.keys() - update.distances.keys():
+        yield {"type": "agent.idled", "agent": agent}
+    for agent, distance in update.distances.items():
+        due = update.step + distance
+        if foreseen.get(agent) != due:
+            yield {"type": "agent.activity_started", "agent": agent, "until": due}
+
+
+def _opened(stream: Stream) -> dict[str, Any]:
+    return {
+        "type": "stream.opened",
+        "simulation": stream.simulation,
+        "source": stream.source,
+        "incarnation": stream.incarnation,
+        "clock": stream.clock,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+_DISTANCE = {"type": "number", "minimum": 0}
+_AGENT = {"type": ["string", "integer"]}
+_UPDATE = {
+    "type": "object",
+    "required": ["timestep_cnt"],
+    "properties": {
+        "agent_data": {"type": "object", "additionalProperties": _DISTANCE},
+        "timestep_data": {"type": "object", "additionalProperties": {"type": "array", "items": _AGENT}},
+        "timestep_cnt": {"type": "integer", "minimum": 0},
+    },
+    "anyOf": [{"required": ["agent_data"]}, {"required": ["timestep_data"]}],
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _UPDATE}}}
+}
