@@ -9,7 +9,7 @@ VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine results engine-vllm engine-sglang test-engines clean
+.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine results engine-vllm engine-sglang test-engines test-publishers wire clean
 
 setup: $(VENV)/.done
 
@@ -106,3 +106,15 @@ $(ENGINES)/models/.done: bench/rig/models.py
 
 test-engines: setup engine-vllm engine-sglang  ## the tests on real engines
 	$(BIN)/pytest -m engine tests/engines
+
+# What Debian has of what the publishers in C and Rust are built with. Where it isn't to be had, tests are skipped by name.
+PUBLISHERS_NEED := libzmq3-dev librust-zmq-dev librust-rmp-serde-dev librust-serde-json-dev librust-indexmap-dev
+
+test-publishers: setup ## publishers in Node, C and Rust, built and run against a daemon
+	@dpkg -s $(PUBLISHERS_NEED) >/dev/null 2>&1 || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PUBLISHERS_NEED) >/dev/null; } \
+	  || echo "not installed: $(PUBLISHERS_NEED)" >&2
+	$(BIN)/pytest -m publishers -rs tests/client
+
+wire: setup            ## golden bytes and the table of events in docs/wire.md, from the Python client
+	$(BIN)/python -m tests.client.wire_page

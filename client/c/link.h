@@ -1,0 +1,55 @@
+/* What a simulation's threads and the publisher's own share, and the thread that owns the socket to the daemon. */
+#ifndef SCALESIM_LINK_H
+#define SCALESIM_LINK_H
+
+#include <pthread.h>
+
+#include "scalesim.h"
+#include "state.h"
+
+#define NEVER INFINITY
+
+typedef enum { AWAY, OPENING, OPEN, REFUSED } phase; /* OPENING: stream.opened is sent, its welcome awaited */
+
+typedef struct message {
+    struct message *next;
+    bytes payload;
+    size_t events;
+} message;
+
+struct scalesim {
+    /* What the simulation and the thread share, under `lock`. */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    state *state;
+    packed_list waiting;
+    scalesim_counts counts;
+    bool snapshot_due, keeping, live, in_hand, woken;
+    double stop_by;
+    void *wake_out;
+
+    /* The thread's own; times are monotonic seconds. */
+    pthread_t thread;
+    void *context, *socket, *monitor, *wake_in;
+    char *source;
+    bytes opened;
+    double snapshot_every, deadline, next_snapshot;
+    phase phase;
+    uint64_t seq;
+    int64_t restated_up_to;
+    message *outbox, **outbox_end;
+    bool blocked, more_waits;
+};
+
+double read_clock(clockid_t which); /* seconds */
+
+/* The caller of these three holds the lock. */
+void drop_waiting(scalesim *p);
+bool is_settled(const scalesim *p);
+void wake(scalesim *p);
+
+bool connect_sockets(scalesim *p, const char *address); /* false with zmq_errno */
+void close_sockets(scalesim *p);
+void *serve(void *publisher); /* the thread's whole life */
+
+#endif
