@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 ENGINES := .engines
 VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
+LLAMACPP := $(ENGINES)/llamacpp
 SOURCES := client estimators adapters daemon bench tests
 
-.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine results engine-vllm engine-sglang test-engines test-publishers wire clean
+.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine results engine-vllm engine-sglang engine-llamacpp test-engines test-publishers wire clean
 
 setup: $(VENV)/.done
 
@@ -73,6 +74,8 @@ engine-vllm: $(VLLM)/venv/.done  ## a real vLLM on this machine's CPU, and small
 engine-sglang: $(SGLANG)/venv/.done  ## a real SGLang on this machine's CPU, and the same models
 	@$(MAKE) --no-print-directory $(ENGINES)/models/.done MAKER=$(SGLANG)/venv/bin/python
 
+engine-llamacpp: $(LLAMACPP)/.done  ## a real llama.cpp server, and a small model in its format
+
 TORCH_HINT := "If torch==2.13.0+cpu was not found: PyTorch publishes it on an index of its own. Name that to pip" \
   "(PIP_EXTRA_INDEX_URL, or a folder with the wheel in PIP_FIND_LINKS) and run make again."
 
@@ -99,12 +102,20 @@ $(SGLANG)/venv/.done: requirements/engine-sglang.lock
 	$(SGLANG)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+$(LLAMACPP)/.done: requirements/engine-llamacpp.lock bench/rig/gguf_model.py
+	@echo "llama.cpp: packages, about 90 MB, and a model"
+	$(PYTHON) -m venv --clear $(LLAMACPP)/venv
+	$(LLAMACPP)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  -r requirements/engine-llamacpp.lock
+	$(LLAMACPP)/venv/bin/python -m bench.rig.gguf_model $(LLAMACPP)/tiny.gguf
+	touch $@
+
 $(ENGINES)/models/.done: bench/rig/models.py
 	@echo "models and LoRAs with random weights"
 	$(MAKER) -m bench.rig.models $(ENGINES)/models
 	touch $@
 
-test-engines: setup engine-vllm engine-sglang  ## the tests on real engines
+test-engines: setup engine-vllm engine-sglang engine-llamacpp  ## the tests on real engines
 	$(BIN)/pytest -m engine tests/engines
 
 # What Debian has of what the publishers in C and Rust are built with. Where it isn't to be had, tests are skipped by name.

@@ -29,7 +29,7 @@ class MemoryKind(StrEnum):
 
 
 class Capability(Flag):
-    """What an engine lets us do with one kind of memory; probed, never assumed."""
+    """What an engine lets us do with one kind of memory; probed, never assumed. `PLACE`: to choose what goes for it."""
 
     NONE = 0
     LOAD = auto()
@@ -41,6 +41,7 @@ class Capability(Flag):
     REPLAY = auto()
     HINT = auto()
     SLEEP = auto()
+    PLACE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,19 @@ class PrefixItem:
 
     `token_ids` is a whole number of engine blocks. `model` is the served name that the agent's requests use (its
     LoRA's name where it has one). `agent` is the `session_id` that the agent's requests carry.
+
+    Where the engine gives no tokens for it, `text` or `messages` are sent instead. `slot` is the place to bring it to,
+    of an engine that lets us choose.
     """
 
     kind: ClassVar[MemoryKind] = MemoryKind.PREFIX_KV
     agent: str
     model: str
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] = ()
     cache_salt: str | None = None
+    text: str | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,8 @@ class EngineInfo:
     """What a probe found. `incarnation` differs after every restart of the engine.
 
     Sizes are in blocks of `block_size` tokens; None where the engine doesn't tell. `device_blocks` counts what
-    requests can use. `base_models` are the served names of the base model.
+    requests can use. `prompt_slots` counts places for whole prompts, of an engine that has those instead of blocks.
+    `base_models` are the served names of the base model.
     """
 
     engine: str
@@ -113,6 +121,7 @@ class EngineInfo:
     max_model_len: int | None = None
     block_size: int | None = None
     device_blocks: int | None = None
+    prompt_slots: int | None = None
     lora_slots: int | None = None
     lora_host_places: int | None = None
     missing: tuple[Missing, ...] = ()
@@ -131,20 +140,23 @@ class LoraPlaces:
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """What the engine says is there: LoRA names it answers to, with the paths they were loaded from; and where it
-    tells, in which places LoRAs are, and whether its model is asleep. Who has which blocks is told by `events`."""
+    tells, in which places LoRAs are, whether its model is asleep, and of each slot for a prompt a number that changes
+    with every request there, negative while it holds nothing. Who has which blocks is told by `events`."""
 
     loras: Mapping[str, str] = field(default_factory=dict)
     lora_places: LoraPlaces | None = None
     asleep: bool | None = None
+    slot_requests: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """The engine's own counts of requests, ours included; `finished` counts since the engine's start."""
+    """The engine's own counts of requests, ours included; `finished` counts since the engine's start, None where it
+    doesn't tell."""
 
     running: int
     waiting: int
-    finished: int
+    finished: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +256,8 @@ class EngineAdapter(Protocol):
         """Ask what is there, as far as the engine tells."""
         ...
 
-    async def pressure(self) -> Pressure:
-        """Ask how busy the engine is."""
+    async def pressure(self) -> Pressure | None:
+        """Ask how busy the engine is; None where it tells nothing."""
         ...
 
     async def serving(self) -> int | None:

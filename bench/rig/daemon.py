@@ -29,7 +29,7 @@ class DaemonProcess:
     restarts. As a context manager it is started on entry and ended on exit.
 
     `dues` is where it broadcasts dues, by default in `folder`; `engine` is what else it is told of the engine, as in
-    its settings.
+    its settings, and `config` a file of more.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class DaemonProcess:
         *,
         staging_bytes: int = 1 << 30,
         dues: str | None = None,
+        config: Path | None = None,
         **engine: int | str | bool,
     ) -> None:
         self.feed = f"ipc://{folder}/feed"
@@ -48,6 +49,7 @@ class DaemonProcess:
         self._command = [
             *(str(Path(sys.executable).with_name("scalesimd")), "serve"),
             *("--feed", self.feed, "--api-port", self.api.rpartition(":")[2]),
+            *(() if config is None else ("--config", str(config))),
         ]
         self._env = {
             **os.environ,
@@ -99,13 +101,22 @@ class DaemonProcess:
     def cpu_seconds(self) -> float:
         """Return the CPU time of the process that was started last, and of its Valkey. Raises `DaemonFailed` where it
         doesn't run."""
+        return sum(_ticks(pid) for pid in self.pids()) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the process and its Valkey have now. Raises `DaemonFailed` where it doesn't run."""
+        return sum(_resident_bytes(pid) for pid in self.pids())
+
+    def pids(self) -> list[str]:
+        """Return the ids of the process that was started last and of those that it has started. Raises `DaemonFailed`
+        where it doesn't run."""
         if self._process is None:
             raise DaemonFailed("scalesimd was not started")
         pids = [str(self._process.pid)]
         for pid in pids:
             tasks = Path(f"/proc/{pid}/task").glob("*/children")
             pids += [child for task in tasks for child in task.read_text().split()]
-        return sum(_ticks(pid) for pid in pids) / os.sysconf("SC_CLK_TCK")
+        return pids
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -146,3 +157,9 @@ def _ticks(pid: str) -> int:
     command's name, which may hold spaces."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def _resident_bytes(pid: str) -> int:
+    """Return a process's resident memory: VmRSS of its status, in KiB (proc(5))."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024

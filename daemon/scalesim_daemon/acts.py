@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from scalesim_adapters import lorafiles
 from scalesim_adapters.base import (
+    Busy,
     Capability,
     EngineAdapter,
     EngineError,
@@ -20,9 +24,11 @@ from scalesim_adapters.base import (
     Rejected,
     Tier,
 )
+from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
+from scalesim_daemon.promptslots import Prefix, PromptSlots
 from scalesim_daemon.view import EngineView
 
 DEADLINE_SECONDS = 30.0
@@ -48,6 +54,8 @@ class Acts:
         match step.kind:
             case MemoryKind.PREFIX_KV if step.action is Action.DEMOTE:
                 await self._demote(step.key)
+            case MemoryKind.PREFIX_KV if isinstance(self._view.tree, PromptSlots):
+                return await self._load_prompt(step, self._view.tree)
             case MemoryKind.PREFIX_KV:
                 return await self._load_prefix(step)
             case MemoryKind.LORA:
@@ -79,7 +87,7 @@ class Acts:
     async def _load_prefix(self, step: Step) -> int:
         tree = self._view.tree
         agent = self._population.agents.get(step.key)
-        if tree is None or tree.prefix_blocks(step.key) < step.stop:
+        if not isinstance(tree, BlockTree) or tree.prefix_blocks(step.key) < step.stop:
             return 0
         memory = agent.memory if agent is not None else None
         item = PrefixItem(
@@ -97,12 +105,55 @@ class Acts:
         finally:
             tree.released(step.key)
         self._view.demoted.discard(step.key)
+        computed = max(0, len(item.token_ids) - outcome.cached)
+        self._loaded(step, computed)
+        return computed
+
+    async def _load_prompt(self, step: Step, slots: PromptSlots) -> int:
+        """Bring a prefix into a slot, chunk by chunk where its tokens are known: what was loaded when the engine is
+        needed stays."""
+        prefix, agent = slots.prefix(step.key), self._population.agents.get(step.key)
+        if prefix is None:
+            return 0
+        index = slots.place(step.key, frozenset(step.victims), ours=self._places_prompts)
+        if index is None:
+            raise Busy("no slot is idle that the agent may take")
+        model = self.model(agent.memory if agent is not None else None)
+        computed, size = 0, 0.0
+        slots.started(step.key, index)
+        try:
+            for item in self._pieces(step, prefix, model, index):
+                self._view.requests_started += 1
+                outcome = await self._adapter.load(item, Tier.DEVICE, deadline=DEADLINE_SECONDS)
+                computed += outcome.tokens - outcome.cached
+                size = outcome.tokens
+            size = math.inf
+        finally:
+            slots.released(step.key, size)
+        self._loaded(step, computed)
+        return computed
+
+    @property
+    def _places_prompts(self) -> bool:
+        info = self._view.info
+        return info is not None and Capability.PLACE in info.capabilities[MemoryKind.PREFIX_KV]
+
+    def _pieces(self, step: Step, prefix: Prefix, model: str, index: int) -> Iterator[PrefixItem]:
+        """Yield what to load of a prefix, each piece with those before it. What is there already is touched at once."""
+        salt, whole = prefix.namespace[1], PrefixItem(step.key, model, slot=index)
+        whole = replace(whole, cache_salt=salt, text=prefix.text, messages=prefix.messages)
+        tokens = tuple(prefix.token_ids or ())
+        chunk = len(tokens) if step.action is Action.TOUCH else self._view.chunk_tokens
+        if not tokens:
+            yield whole
+        for end in range(chunk, len(tokens) + chunk, chunk):
+            yield replace(whole, token_ids=tokens[:end])
+
+    def _loaded(self, step: Step, computed: int) -> None:
         if step.action is Action.TOUCH:
             self._view.ledger.touches += 1
-        computed = max(0, len(item.token_ids) - outcome.cached)
         if computed or step.action is Action.LOAD:
             self._view.ledger.loaded(step.key, computed)
-        return computed
 
     async def _demote(self, agent: str) -> None:
         item = PrefixItem(agent, self.model(None), ())
@@ -113,7 +164,7 @@ class Acts:
         except BaseException:
             self._view.demoted.discard(agent)
             raise
-        if self._view.tree is not None:
+        if isinstance(self._view.tree, BlockTree):
             self._view.tree.demoted(agent)
 
     async def _move_lora(self, step: Step) -> None:

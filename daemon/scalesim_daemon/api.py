@@ -121,7 +121,7 @@ def missing_parts(sidecar: Sidecar) -> list[str]:
         reasons.append("the loop has stopped ticking")
     if not sidecar.feed_address:
         reasons.append("the feed is not bound")
-    if not sidecar.mirror.connected:
+    if sidecar.mirror is not None and not sidecar.mirror.connected:
         reasons.append("the store is not reachable")
     if not sidecar.drivers:
         reasons.append("no engine is configured: start with --engine vllm=URL")

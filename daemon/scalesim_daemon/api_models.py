@@ -217,11 +217,12 @@ class HostTierState(Answer):
 
 
 class PressureState(Answer):
-    """The engine's own counts of requests, ours included; `finished` counts since its start."""
+    """The engine's own counts of requests, ours included; `finished` counts since its start, null where it doesn't
+    tell."""
 
     running: int
     waiting: int
-    finished: int
+    finished: int | None
 
 
 class MissingCapability(Answer):

@@ -7,8 +7,9 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,10 +19,8 @@ from fastapi import FastAPI
 from scalesim_daemon.api import build_api
 from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.driver import Driver
-from scalesim_daemon.embedded import EmbeddedValkey
 from scalesim_daemon.engines import connect
 from scalesim_daemon.feed import Feed
-from scalesim_daemon.intents import Intents, StoreUnavailable
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.recording.recorder import open_recorder
@@ -34,7 +33,6 @@ from scalesim_daemon.settings import (
     Settings,
     SschedulerSettings,
 )
-from scalesim_daemon.store import Mirror
 from scalesim_daemon.view import EngineView
 
 log = structlog.get_logger(__name__)
@@ -64,14 +62,13 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         front_door = _front_door(settings.sscheduler)
         if front_door is not None:
             stack.callback(front_door.close)
-        url = await _store_url(stack, settings)
         library = LoraLibrary.open(settings.loras)
         stack.callback(library.close)
-        sidecar = Sidecar(settings, library, Mirror(url), settings.mode)
+        sidecar = Sidecar(settings, library, None, settings.mode)
         sidecar.recorder = open_recorder(settings.record)
         if sidecar.recorder is not None:
             stack.callback(sidecar.recorder.close)
-        await _read_intents(sidecar, url)
+        mirroring = await _open_store(stack, sidecar)
         feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe)
         stack.callback(feed.close)
         sidecar.feed_address = feed.address
@@ -82,7 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             sidecar.drivers[engine.name] = _driver(sidecar, engine)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         for part in (
-            sidecar.mirror.run(sidecar.due_records),
+            *mirroring,
             feed.run(),
             sidecar.run(),
             *(driver.run() for driver in sidecar.drivers.values()),
@@ -95,10 +92,27 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         yield sidecar
 
 
-async def _store_url(stack: AsyncExitStack, settings: Settings) -> str:
-    if settings.redis.url is not None:
-        return settings.redis.url
-    valkey = EmbeddedValkey(settings.redis.data_dir)
+async def _open_store(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Coroutine[None, None, None]]:
+    """Take over what is kept in Redis, and return what keeps it in step; nothing where none is wanted. Its client and a
+    Valkey take memory that not every machine can spare: they are loaded where they are used."""
+    redis = sidecar.settings.redis
+    if not redis.enabled:
+        log.info(
+            "no Redis: pins and the operator's mode are lost when the daemon ends, and dues are in the API alone"
+        )
+        return ()
+    from scalesim_daemon.store import Mirror
+
+    url = await _start_valkey(stack, redis.data_dir) if redis.url is None else redis.url
+    sidecar.mirror = Mirror(url)
+    await _read_intents(sidecar, url)
+    return (sidecar.mirror.run(sidecar.due_records),)
+
+
+async def _start_valkey(stack: AsyncExitStack, data_dir: Path) -> str:
+    from scalesim_daemon.embedded import EmbeddedValkey
+
+    valkey = EmbeddedValkey(data_dir)
     await valkey.start()
     stack.push_async_callback(valkey.stop)
     return valkey.url
@@ -106,6 +120,8 @@ async def _store_url(stack: AsyncExitStack, settings: Settings) -> str:
 
 async def _read_intents(sidecar: Sidecar, url: str) -> None:
     """Take over what operators decided. Without Redis the daemon starts all the same, and says what it lacks."""
+    from scalesim_daemon.intents import Intents, StoreUnavailable
+
     intents = Intents(url)
     try:
         sidecar.pins = await intents.pins()
@@ -124,6 +140,7 @@ def _driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
     view.loras.device_places = engine.lora_slots
     view.loras.host_places = engine.lora_host_places
     view.model_bytes = engine.model_bytes
+    view.chunk_tokens = sidecar.settings.planner.chunk_tokens
     return Driver(connect(engine), view, sidecar.population, sidecar.library, sidecar.wake, sidecar.record)
 
 

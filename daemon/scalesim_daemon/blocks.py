@@ -194,6 +194,10 @@ class BlockTree:
             count += 1
         return count
 
+    def resident_tokens(self, agent: str) -> int:
+        """Return how many tokens these are."""
+        return self.resident_blocks(agent) * self.block_size
+
     def tokens(self, agent: str, blocks: int) -> tuple[int, ...]:
         """Return the token ids of the first `blocks` blocks of the agent's prefix."""
         ids = array("I")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import KeysView
+from collections.abc import KeysView, Sequence
 from dataclasses import dataclass
 
+from scalesim_client.events import ClockKind
 from scalesim_daemon.clock import StreamClock
 from scalesim_estimators import Estimate
 
@@ -48,6 +49,17 @@ class Due:
     def basis(self) -> str:
         """Why, for people."""
         return f"{OVERDUE}: {self.estimate.basis}" if self.overdue else self.estimate.basis
+
+
+@dataclass(frozen=True, slots=True)
+class DueRecord:
+    """What Redis shows of one agent: `due` is a value of its stream's clock, `items` name its memory."""
+
+    due: float
+    clock: ClockKind
+    confidence: float
+    basis: str
+    items: Sequence[str] = ()
 
 
 class DueBoard:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from scalesim_daemon.app import serve as serve_until_stopped
-from scalesim_daemon.embedded import EmbeddedError
 from scalesim_daemon.recording.command import send_again
 from scalesim_daemon.settings import ConfigError, RunMode, load_settings, parse_engine
 from scalesim_daemon.whatif import command
@@ -70,6 +69,6 @@ def _run(config: Path | None, engine: list[str] | None, overrides: dict[str, Any
         overrides["engines"] = [parse_engine(text) for text in engine] if engine else None
         settings = load_settings(config, overrides)
         asyncio.run(serve_until_stopped(settings))
-    except (ConfigError, EmbeddedError) as error:
+    except ConfigError as error:
         typer.echo(f"scalesimd: {error}", err=True)
         raise typer.Exit(2) from None

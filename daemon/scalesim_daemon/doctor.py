@@ -27,14 +27,15 @@ MEANING = {
     ): "the engine evicts far agents' prefixes first, by the dues it hears",
     (MemoryKind.PREFIX_KV, Capability.DEMOTE): "a far agent's prefix can be made the first to leave",
     (MemoryKind.PREFIX_KV, Capability.EVENTS): "what is cached is known, from the engine's events",
+    (MemoryKind.PREFIX_KV, Capability.PLACE): "which prefix goes for another is chosen by distance",
     (MemoryKind.PREFIX_KV, Capability.REPLAY): "events that were missed can be asked for again",
     (MemoryKind.LORA, Capability.LIST): "the LoRAs that the engine answers to are known",
     (MemoryKind.LORA, Capability.LOAD): "LoRAs are loaded before they are needed",
 }
 NOTHING = "nothing"
 OTHER_SERVER = (
-    "something answers there, but it is no vLLM or SGLang that this version knows: give the URL of `vllm serve` or of "
-    "`sglang.launch_server`"
+    "something answers there, but it is no OpenAI-compatible server: give the URL of `vllm serve`, of "
+    "`sglang.launch_server`, or of whatever serves /v1/models"
 )
 REMEDIES: tuple[tuple[type[EngineError], str], ...] = (
     (DeadlineExceeded, "the engine is overloaded or hangs: look at its log, and try again"),
@@ -89,11 +90,13 @@ async def examine(url: str) -> Diagnosis:
     found = [await _examine("vllm", url)]
     if found[0].info is None and found[0].answered:
         found.append(await _examine("sglang", url))
-    # Where neither knows it, what is said first is about the more common one.
+        if found[-1].info is None:
+            found.append(await _examine("openai", url))
+    # Where none knows it, what is said first is about the more common one.
     return next((diagnosis for diagnosis in found if diagnosis.info is not None), found[0])
 
 
-async def _examine(kind: Literal["vllm", "sglang"], url: str) -> Diagnosis:
+async def _examine(kind: Literal["vllm", "sglang", "openai"], url: str) -> Diagnosis:
     try:
         checked = EngineSettings(kind=kind, url=url, name="doctor")
     except ValidationError as error:

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic, time
 
@@ -21,6 +21,7 @@ from scalesim_adapters.base import (
     EngineUnavailable,
     MemoryKind,
     NotFound,
+    Unsupported,
 )
 from scalesim_daemon.acts import Acts
 from scalesim_daemon.backoff import Backoff
@@ -91,7 +92,7 @@ class Driver:
         self._met: tuple[int, float] | None = None
         self._doubt = asyncio.Event()
         self._heard = asyncio.Event()
-        self._loras_used = asyncio.Event()
+        self._used = asyncio.Event()
         self._texts: set[asyncio.Task[None]] = set()
 
     # Keeping the view fresh
@@ -102,7 +103,7 @@ class Driver:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._probe_forever())
                 group.create_task(self._listen())
-                group.create_task(self._follow_loras())
+                group.create_task(self._follow_uses())
                 group.create_task(self._measure_forever())
                 group.create_task(self._look_for_others_forever())
         finally:
@@ -120,7 +121,7 @@ class Driver:
                 continue
             if fresh:
                 log.info(
-                    "engine found", engine=self.view.name, version=info.version, blocks=info.device_blocks
+                    "engine found", engine=self.view.name, version=info.version, blocks=self.view.capacity
                 )
                 for agent in self._population.agents.values():
                     if agent.memory is not None:
@@ -149,15 +150,16 @@ class Driver:
             self._wake()
 
     def finished(self, agent: str, lora_name: str | None) -> None:
-        """An announced request of the agent has ended: what that did to LoRAs is asked where the engine tells."""
+        """An announced request of the agent has ended: what that did to LoRAs or slots is asked where the engine
+        tells."""
         served = self.view.finished(agent, lora_name)
-        if served and lora_name is not None and self.view.loras.exact:
-            self._loras_used.set()
+        if served and (self.view.has_slots or (lora_name is not None and self.view.loras.exact)):
+            self._used.set()
 
-    async def _follow_loras(self) -> None:
+    async def _follow_uses(self) -> None:
         while True:
-            await self._loras_used.wait()
-            self._loras_used.clear()
+            await self._used.wait()
+            self._used.clear()
             try:
                 self.view.told(await self.adapter.inventory())
             except EngineError as error:
@@ -213,12 +215,8 @@ class Driver:
         except EngineError as error:
             self._unreachable(error)
             return
-        if "engine" in self._tracks and (pressure.running, pressure.waiting) == (0, 1):
-            # The one request is ours, and the engine hasn't begun it yet.
-            pressure = replace(pressure, running=1, waiting=0)
         self._pressure_at = monotonic()
-        self.view.quiet.observe(pressure, self.view.requests_started, self._pressure_at)
-        if pressure.waiting:
+        if self.view.measured(pressure, int("engine" in self._tracks), self._pressure_at):
             self.cancel("requests wait")
 
     # Memory of agents
@@ -232,16 +230,17 @@ class Driver:
             task.add_done_callback(self._texts.discard)
 
     async def _tokenize(self, agent: str, memory: Memory) -> None:
+        tokens: Sequence[int] | None = None
         try:
             tokens = await self.adapter.tokenize(
                 self.acts.model(memory), text=memory.text, messages=memory.messages
             )
         except EngineError as error:
-            log.warning("prefix not tokenized", engine=self.view.name, agent=agent, error=str(error))
-            return
-        if self.view.tree is not None:
-            self.view.tree.declare(agent, (memory.lora_name, memory.cache_salt), tokens)
-            self._wake()
+            if not (isinstance(error, Unsupported) and self.view.has_slots):
+                log.warning("prefix not tokenized", engine=self.view.name, agent=agent, error=str(error))
+                return
+        self.view.tokenized(agent, memory, tokens)
+        self._wake()
 
     # Carrying out a plan
 
@@ -360,7 +359,10 @@ class Driver:
             await self._told(step)
 
     async def _told(self, step: Step) -> None:
-        """Wait until the feed has told of what a step loaded: planned before, it would be asked for again."""
+        """Wait until the feed has told of what a step loaded: planned before, it would be asked for again. What has
+        slots is asked for them, before others use them too."""
+        if self.view.has_slots:
+            self._used.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(FEED_LAG_SECONDS):
                 while (tree := self.view.tree) is not None and tree.resident_blocks(step.key) < step.stop:

@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from scalesim_daemon.dirlock import DirectoryInUse, lock_directory
+from scalesim_daemon.settings import ConfigError
 
 READY_SECONDS = 10.0
 LOCK_SECONDS = 10.0
@@ -36,7 +37,7 @@ if os.getppid() == int(sys.argv[1]):
 log = structlog.get_logger(__name__)
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(ConfigError):
     """The embedded Valkey can't run; the message says why and what to do."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scalesim_adapters.base import EngineAdapter
+from scalesim_adapters.openai.adapter import OpenaiAdapter
 from scalesim_adapters.sglang.adapter import SglangAdapter
 from scalesim_adapters.vllm.adapter import VllmAdapter
 from scalesim_daemon.settings import EngineSettings
@@ -15,3 +16,7 @@ def connect(engine: EngineSettings) -> EngineAdapter:
             return VllmAdapter(engine.url, name=engine.name)
         case "sglang":
             return SglangAdapter(engine.url, name=engine.name, tagged=engine.tagged)
+        case "openai":
+            return OpenaiAdapter(
+                engine.url, name=engine.name, prompt_slots=engine.prompt_slots, tagged=engine.tagged
+            )

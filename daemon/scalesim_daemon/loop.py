@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 import structlog
 
 from scalesim_adapters.base import MemoryKind
+from scalesim_daemon.board import DueRecord
 from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.driver import Driver, Record
 from scalesim_daemon.gate import Gate, Verdict
@@ -27,7 +29,9 @@ from scalesim_daemon.population import Changes, Memory, Population
 from scalesim_daemon.recording.recorder import Recorder
 from scalesim_daemon.settings import RunMode, Settings
 from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache, model_cache
-from scalesim_daemon.store import DueRecord, Mirror
+
+if TYPE_CHECKING:  # Where nothing is kept in Redis its client isn't loaded.
+    from scalesim_daemon.store import Mirror
 
 TICK_SECONDS = 0.25
 ALIVE_SECONDS = 5.0
@@ -50,7 +54,7 @@ class Sidecar:
 
     settings: Settings
     library: LoraLibrary
-    mirror: Mirror
+    mirror: Mirror | None
     mode: RunMode
     gate: Gate = field(default_factory=Gate)
     population: Population = field(default_factory=Population)
@@ -132,6 +136,8 @@ class Sidecar:
     def record(self, record: Record) -> None:
         """Keep what a driver did, for people and for the mirror."""
         self.decisions.append(record)
+        if self.mirror is None:
+            return
         self.mirror.decision(
             {
                 "at": record.at,
@@ -194,6 +200,8 @@ class Sidecar:
         task.add_done_callback(self._tasks.discard)
 
     def _tell_mirror(self, changes: Changes) -> None:
+        if self.mirror is None:
+            return
         # A record names the agent's items too.
         for key in changes.dues.union(changes.bound, changes.unbound):
             self.mirror.mark(key, self.due_record(key))

@@ -31,7 +31,7 @@ ENGINE_GAUGES: tuple[Reading, ...] = (
     (
         "scalesim_blocks_capacity",
         "Device blocks that requests can use.",
-        lambda view: view.info.device_blocks if view.info else None,
+        lambda view: view.capacity,
     ),
     (
         "scalesim_blocks_resident",
@@ -231,6 +231,8 @@ class SidecarCollector(Collector):
         yield planned
         yield in_flight
         mirror = sidecar.mirror
+        if mirror is None:
+            return
         yield GaugeMetricFamily(
             "scalesim_mirror_up", "Whether the store is reachable.", value=float(mirror.connected)
         )

@@ -43,14 +43,21 @@ class Quiet:
         self.pressure: Pressure | None = None
 
     def observe(self, pressure: Pressure, accounted: int, wall: float) -> None:
-        """Take in the engine's counts; `accounted` is how many requests we have started or heard announced.
+        """Take in the engine's counts; `accounted` is how many requests we have started or heard announced, of an
+        engine that doesn't count what has finished those that haven't.
 
         What one look alone shows may be a request whose announcement is still on its way: two in a row must
         show it. Requests that never reach the engine make the excess smaller; it is then taken anew from the
         last minute's peak.
         """
-        excess = pressure.finished + pressure.running + pressure.waiting - accounted
         self.pressure = pressure
+        if pressure.finished is None:
+            excess = pressure.running + pressure.waiting - accounted
+            if min(excess, self._last_excess) > 0:
+                self._foreign_at = wall
+            self._last_excess = excess
+            return
+        excess = pressure.finished + pressure.running + pressure.waiting - accounted
         if self._excess is None:
             self._excess = self._last_excess = self._peak = excess
             self._rebased_at = wall

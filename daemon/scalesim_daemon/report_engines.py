@@ -93,9 +93,9 @@ def sources(sidecar: Sidecar) -> Sources:
 
 def free_blocks(view: EngineView) -> int | None:
     """Return how many device blocks hold nothing that could be reused; None where it isn't known."""
-    if view.tree is None or view.info is None or view.info.device_blocks is None or not view.known:
+    if view.tree is None or view.capacity is None or not view.known:
         return None
-    return max(0, view.info.device_blocks - view.tree.resident)
+    return max(0, view.capacity - view.tree.resident)
 
 
 def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
@@ -115,7 +115,7 @@ def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
         restarts=view.restarts,
         blocks=BlockState(
             size=info.block_size if info else None,
-            capacity=info.device_blocks if info else None,
+            capacity=view.capacity,
             resident=tree.resident if tree is not None and view.known else None,
             free=free_blocks(view),
         ),

@@ -154,8 +154,10 @@ class SschedulerSettings(Section):
 
 
 class RedisSettings(Section):
-    """`url` of a Redis or Valkey; without one an embedded Valkey keeps its data in `data_dir`."""
+    """`url` of a Redis or Valkey; without one an embedded Valkey keeps its data in `data_dir`. Where it isn't `enabled`
+    there is neither, and all that the daemon knows is in its memory."""
 
+    enabled: bool = True
     url: Annotated[str, AfterValidator(_redis)] | None = Field(default=None, repr=False)
     data_dir: AbsolutePath = Field(default_factory=lambda: state_dir() / "valkey")
 
@@ -170,15 +172,17 @@ class HostTierSettings(Section):
 class EngineSettings(Section):
     """One engine process. `name` is by default made of kind, host and port.
 
-    `lora_slots` and `lora_host_places` count LoRAs, for engines that don't tell. `model_bytes` is what its model takes
-    on the device while it is awake. `tagged` says that all requests of an SGLang carry their agent's `session_id`.
+    `lora_slots` and `lora_host_places` count LoRAs, and `prompt_slots` the prompts that it caches, for engines that
+    don't tell. `model_bytes` is what its model takes on the device while it is awake. `tagged` says that all requests
+    of an SGLang carry their agent's `session_id`, or that all requests of an engine of kind openai are announced.
     """
 
     name: str = ""
-    kind: Literal["vllm", "sglang"] = "vllm"
+    kind: Literal["vllm", "sglang", "openai"] = "vllm"
     url: Annotated[str, AfterValidator(_http)]
     lora_slots: Annotated[int, Field(ge=1)] | None = None
     lora_host_places: Annotated[int, Field(ge=1)] | None = None
+    prompt_slots: Annotated[int, Field(ge=1)] | None = None
     model_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     tagged: bool = False
     host_tier: HostTierSettings | None = None

@@ -11,6 +11,7 @@ from scalesim_adapters.base import Capability, EngineInfo, MemoryKind
 from scalesim_daemon.eviction import Group
 from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, ModelCache, ModelState, Wish
 from scalesim_daemon.population import Population
+from scalesim_daemon.promptslots import PromptSlots
 from scalesim_daemon.view import EngineView
 
 PINNED_SECONDS = -1.0
@@ -62,7 +63,7 @@ def block_cache(
 ) -> BlockCache | None:
     """Return the picture of the engine's device blocks; None where it isn't known well enough to plan on."""
     tree, info = view.tree, view.info
-    if tree is None or info is None or info.device_blocks is None or not view.known:
+    if tree is None or info is None or view.capacity is None or not view.known:
         return None
     view.demoted.intersection_update(tree.agents())
     foreseen = {agent: ranking.foreseen(agent) for agent in tree.agents() if at_home(agent)}
@@ -80,16 +81,22 @@ def block_cache(
         if seconds < math.inf or agent in held
     ]
     wishes.sort(key=lambda wish: (wish.seconds, -ranking.recency(wish.agent), wish.agent))
+    # A prompt in a slot is one block, of which an act loads one chunk after the other.
     chunk = max(1, chunk_tokens // tree.block_size)
     nearness = {agent: seconds for agent, (seconds, _) in foreseen.items()}
     nearness.update(dict.fromkeys(held, PINNED_SECONDS))
+    lots = [_lot(group, nearness) for group in tree.groups()]
+    if Capability.PLACE in info.capabilities.get(MemoryKind.PREFIX_KV, Capability.NONE):
+        # What goes is ours to choose: the farthest.
+        lots.sort(key=lambda lot: -lot.seconds)
     return BlockCache(
-        free=max(0, info.device_blocks - tree.resident),
-        lots=tuple(_lot(group, nearness) for group in tree.groups()),
+        free=max(0, view.capacity - tree.resident),
+        lots=tuple(lots),
         wishes=tuple(wishes),
         chunk=chunk,
         reserve=_reserve(wishes, view.blocks_per_invocation),
-        capacity=info.device_blocks,
+        overhead=0 if isinstance(tree, PromptSlots) else 1,
+        capacity=view.capacity,
         demoted=frozenset(view.demoted) if _can_demote(info) else None,
         settling=view.settling(),
         block_seconds=view.times.prefix.of(chunk * tree.block_size) / chunk,

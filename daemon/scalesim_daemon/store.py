@@ -11,8 +11,7 @@ import asyncio
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from itertools import islice
 from time import monotonic
 from typing import Any, cast
@@ -25,6 +24,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import RedisError
 
 from scalesim_client.events import CLOCK_KINDS, ClockKind
+from scalesim_daemon.board import DueRecord
 
 FLUSH_SECONDS = 0.02
 CHUNK = 500
@@ -70,17 +70,6 @@ end
 """
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DueRecord:
-    """What Redis shows of one agent: `due` is a value of its stream's clock, `items` name its memory."""
-
-    due: float
-    clock: ClockKind
-    confidence: float
-    basis: str
-    items: Sequence[str] = ()
 
 
 def prefix_of(simulation: str) -> str:

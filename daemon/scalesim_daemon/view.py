@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 
 from scalesim_adapters.base import (
@@ -11,6 +14,7 @@ from scalesim_adapters.base import (
     FeedLost,
     Inventory,
     MemoryKind,
+    Pressure,
     Removed,
     ResidencyEvent,
     Stored,
@@ -20,6 +24,7 @@ from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.loadtimes import LoadTimes
 from scalesim_daemon.plan import Step
 from scalesim_daemon.population import Agent, Memory
+from scalesim_daemon.promptslots import Prefix, PromptSlots
 from scalesim_daemon.quiet import Quiet
 
 # How long a simulation may take after a call to say what its agent does next.
@@ -83,10 +88,11 @@ class EngineView:
         self.error: str | None = "not probed yet"
         self.known = False
         self.unknown_why: str | None = "the engine's KV events are not heard yet"
-        self.tree: BlockTree | None = None
+        self.tree: BlockTree | PromptSlots | None = None
         self.loras = LoraPlaces()
         self.asleep = False
         self.model_bytes: int | None = None
+        self.chunk_tokens = 256
         self.quiet = Quiet(quiet_share)
         self.ledger = Ledger()
         self.times = LoadTimes()
@@ -107,7 +113,14 @@ class EngineView:
         fresh = self.info is None or self.info.incarnation != info.incarnation
         restarted = self.info is not None and fresh
         self.info, self.error = info, None
-        if info.block_size and (self.tree is None or self.tree.block_size != info.block_size):
+        if info.prompt_slots is not None:
+            if not isinstance(self.tree, PromptSlots) or self.tree.count != info.prompt_slots:
+                self.tree, self.blocks_per_invocation = PromptSlots(info.prompt_slots), 0.0
+            self.known, self.unknown_why = True, None
+        elif self.has_slots:
+            self.tree = None
+            self.known, self.unknown_why = False, "the engine doesn't keep what is in its slots"
+        elif info.block_size and (self.tree is None or self.tree.block_size != info.block_size):
             # With other blocks nothing that was known of the old ones means anything.
             self.tree = BlockTree(info.block_size)
             for event in self._early:
@@ -122,12 +135,29 @@ class EngineView:
             self.loras.cleared()
             self.demoted.clear()
             self.quiet.restarted()
+            if isinstance(self.tree, PromptSlots):
+                self.tree.cleared()
         return fresh
 
     def told(self, inventory: Inventory) -> None:
         """Take in what the engine says is there."""
         self.loras.told(inventory)
         self.asleep = bool(inventory.asleep)
+        if isinstance(self.tree, PromptSlots) and inventory.slot_requests is not None:
+            self.tree.told(inventory.slot_requests)
+
+    def measured(self, pressure: Pressure | None, ours: int, wall: float) -> bool:
+        """Take in the engine's counts, with so many requests of ours under way; return whether requests wait."""
+        if pressure is None:
+            # Whoever can't be seen may be there.
+            self.quiet.met_others(wall)
+            pressure = Pressure(ours, 0, None)
+        if ours and (pressure.running, pressure.waiting) == (0, 1):
+            # The one request is ours, and the engine hasn't begun it yet.
+            pressure = replace(pressure, running=1, waiting=0)
+        known = self.in_flight + ours if pressure.finished is None else self.requests_started
+        self.quiet.observe(pressure, known, wall)
+        return pressure.waiting > 0
 
     def unreachable(self, why: str) -> None:
         """The engine doesn't answer: nothing is planned until it does."""
@@ -139,11 +169,28 @@ class EngineView:
         return self.info is not None and self.error is None
 
     @property
+    def has_slots(self) -> bool:
+        """Whether the engine keeps whole prompts, which needn't be known by their tokens."""
+        return isinstance(self.tree, PromptSlots)
+
+    @property
+    def capacity(self) -> int | None:
+        """Return how many blocks requests can use, or how many slots there are; None where that isn't known."""
+        if isinstance(self.tree, PromptSlots):
+            return self.tree.count
+        return None if self.info is None else self.info.device_blocks
+
+    @property
+    def in_flight(self) -> int:
+        """How many announced requests are being served."""
+        return self._serving.total()
+
+    @property
     def serving(self) -> bool:
         """Whether requests run or wait, announced ones or any that the engine counts."""
         pressure = self.quiet.pressure
         counted = pressure is not None and pressure.running + pressure.waiting > 0
-        return counted or self._serving.total() > 0
+        return counted or self.in_flight > 0
 
     def takes(self, step: Step) -> float:
         """Return how many seconds a step is likely to take, 0 for one that brings in nothing."""
@@ -162,7 +209,9 @@ class EngineView:
         return step.bytes
 
     def happened(self, event: ResidencyEvent) -> None:
-        """Take in one event of the engine's feed."""
+        """Take in one event of the engine's feed. What has slots has none."""
+        if isinstance(self.tree, PromptSlots):
+            return
         if self.tree is None:
             self._early.append(event)
             return
@@ -188,8 +237,7 @@ class EngineView:
         if self.known:
             return
         self._stored_since_loss += stored
-        capacity = self.info.device_blocks if self.info else None
-        if capacity is not None and self._stored_since_loss >= capacity:
+        if self.capacity is not None and self._stored_since_loss >= self.capacity:
             self.known, self.unknown_why = True, None
 
     def settling(self) -> frozenset[str]:
@@ -203,10 +251,27 @@ class EngineView:
         """An agent's memory was bound: what was declared of its prefix before holds no longer."""
         if self.tree is None:
             return
-        if memory.token_ids is not None:
-            self.tree.declare(agent, (memory.lora_name, memory.cache_salt), memory.token_ids)
+        namespace = (memory.lora_name, memory.cache_salt)
+        if isinstance(self.tree, PromptSlots):
+            if memory.token_ids is not None:
+                self.tree.declare(agent, Prefix(namespace, memory.token_ids))
+            else:
+                self.tree.forget(agent)
+        elif memory.token_ids is not None:
+            self.tree.declare(agent, namespace, memory.token_ids)
         else:
             self.tree.undeclare(agent)
+
+    def tokenized(self, agent: str, memory: Memory, tokens: Sequence[int] | None) -> None:
+        """The engine told the tokens of an agent's declared prefix; None where it doesn't: in a slot they aren't
+        needed."""
+        namespace = (memory.lora_name, memory.cache_salt)
+        if isinstance(self.tree, PromptSlots):
+            unread = (None, memory.text, memory.messages)
+            prefix = Prefix(namespace, array("I", tokens)) if tokens else Prefix(namespace, *unread)
+            self.tree.declare(agent, prefix)
+        elif self.tree is not None and tokens is not None:
+            self.tree.declare(agent, namespace, tokens)
 
     def forget(self, agent: str) -> None:
         """The agent is gone, or has let go of its memory."""
@@ -224,7 +289,7 @@ class EngineView:
         self._serving[agent.key] += 1
         self.demoted.discard(agent.key)
         if self.tree is not None:
-            self.ledger.invoked(agent.key, self.tree.resident_blocks(agent.key) * self.tree.block_size)
+            self.ledger.invoked(agent.key, self.tree.resident_tokens(agent.key))
             self.tree.started(agent.key)
         if agent.memory is not None and agent.memory.lora_name in self.loras.registered:
             self.loras.used(agent.memory.lora_name)
@@ -239,6 +304,8 @@ class EngineView:
             del self._serving[agent]
         self._ended[agent] = monotonic()
         self._ended.move_to_end(agent)
+        if isinstance(self.tree, PromptSlots):
+            self.served[agent] = monotonic()
         if self.tree is not None:
             left = self.tree.released(agent)
             self.blocks_per_invocation += 0.1 * (left - self.blocks_per_invocation)

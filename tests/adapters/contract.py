@@ -1,4 +1,5 @@
-"""What every adapter must do: one body of tests, run on the emulator and on real engines.
+"""What every adapter must do whose engine tells of its blocks: one body of tests, run on the emulator and on real
+engines.
 
 A test module subclasses `EngineContract` and gives it a `subject` fixture, and a `mortal` one, an engine of
 its own that may be killed. LoRA prompts have at most 64 tokens and never run beside requests for the base
@@ -9,27 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from scalesim_adapters.base import (
-    Capability,
     Cleared,
-    DeadlineExceeded,
     EngineAdapter,
     EngineUnavailable,
     LoraItem,
-    MemoryKind,
-    ModelItem,
     NotFound,
     PrefixItem,
     Rejected,
     Stored,
     Tier,
-    Unsupported,
 )
+from tests.adapters.contract_basics import BasicContract
 from tests.adapters.contract_tools import (
     BLOCK,
     LONG,
@@ -45,61 +41,8 @@ from tests.adapters.contract_tools import (
 __all__ = ["BLOCK", "EngineContract", "Subject"]
 
 
-class EngineContract:
+class EngineContract(BasicContract):
     """Subclass it in a module with the fixtures `subject` and `mortal`."""
-
-    def test_probe_tells_what_the_engine_is_and_lets_us_do(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            info = await adapter.probe()
-            assert info.engine == subject.engine
-            assert info.version.startswith("0.")
-            assert info.base_models == (subject.base,)
-            assert info.block_size == BLOCK
-            assert info.device_blocks == subject.device_blocks
-            assert info.max_model_len == subject.max_model_len
-            assert info.capabilities[MemoryKind.PREFIX_KV] == subject.prefix
-            assert info.capabilities[MemoryKind.LORA] == subject.lora
-            assert info.capabilities[MemoryKind.MODEL] == subject.model
-            assert tuple(lack.what for lack in info.missing) == subject.missing
-            assert (await adapter.probe()).incarnation == info.incarnation
-
-        run(subject, body)
-
-    def test_tokenize_text_and_the_beginning_of_a_conversation(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            text = await adapter.tokenize(subject.base, text="the baker walks to the market")
-            assert len(text) >= 5
-            assert await adapter.tokenize(subject.base, text="the baker walks to the market") == text
-            system = {"role": "system", "content": "the baker walks to the market"}
-            user = {"role": "user", "content": "hello"}
-            head = await adapter.tokenize(subject.base, messages=[system])
-            both = await adapter.tokenize(subject.base, messages=[system, user])
-            assert both[: len(head)] == head
-            assert len(both) > len(head)
-            with pytest.raises(NotFound):
-                await adapter.tokenize("nobody", text="the baker")
-
-        run(subject, body)
-
-    def test_a_prefix_is_computed_once_and_then_cached(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            item = next(prefixes(subject, "cold"))
-            cold = await adapter.load(item, Tier.DEVICE, deadline=LONG)
-            assert (cold.tokens, cold.cached) == (8 * BLOCK, 0)
-            warm = await adapter.load(item, Tier.DEVICE, deadline=LONG)
-            assert (warm.tokens, warm.cached) == (8 * BLOCK, 8 * BLOCK)
-
-        run(subject, body)
-
-    def test_a_prefix_grows_chunk_by_chunk(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            item = next(prefixes(subject, "grow"))
-            outcomes = [
-                await adapter.load(cut(item, blocks), Tier.DEVICE, deadline=LONG) for blocks in (2, 5, 8)
-            ]
-            assert [outcome.cached for outcome in outcomes] == [0, 2 * BLOCK, 5 * BLOCK]
-
-        run(subject, body)
 
     def test_a_salt_keeps_prefixes_apart(self, subject: Subject) -> None:
         async def body(adapter: EngineAdapter) -> None:
@@ -247,54 +190,6 @@ class EngineContract:
 
         run(subject, body)
 
-    def test_what_a_probe_has_not_found_is_unsupported(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            await adapter.probe()
-            item = next(prefixes(subject, "unsupported"))
-            lora = LoraItem("contract-lora", subject.loras[0])
-            demoting = Capability.DEMOTE
-            for supported, call in (
-                (demoting in subject.lora, adapter.load(lora, Tier.HOST, deadline=LONG)),
-                (demoting in subject.lora, adapter.evict(lora, Tier.HOST, deadline=LONG)),
-                (Capability.EVICT in subject.lora, adapter.evict(lora, Tier.STORAGE, deadline=LONG)),
-                (demoting in subject.prefix, adapter.evict(item, Tier.HOST, deadline=LONG)),
-                (Capability.EVICT in subject.prefix, adapter.evict(item, Tier.STORAGE, deadline=LONG)),
-                (False, adapter.load(item, Tier.HOST, deadline=LONG)),
-                (
-                    Capability.LOAD in subject.model,
-                    adapter.load(ModelItem(subject.base), Tier.DEVICE, deadline=LONG),
-                ),
-                (False, adapter.evict(ModelItem(subject.base), Tier.REMOTE, deadline=LONG)),
-            ):
-                with nullcontext() if supported else pytest.raises(Unsupported):
-                    await call
-            await adapter.release(lora, deadline=LONG)
-            assert (await adapter.inventory()).loras == {}
-
-        run(subject, body)
-
-    def test_bad_prompts_are_refused(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            item = next(prefixes(subject, "bad"))
-            too_long = PrefixItem(item.agent, subject.base, (10,) * (subject.max_model_len + BLOCK))
-            with pytest.raises(Rejected):
-                await adapter.load(too_long, Tier.DEVICE, deadline=LONG)
-            with pytest.raises(NotFound):
-                await adapter.load(
-                    PrefixItem(item.agent, "nobody", item.token_ids), Tier.DEVICE, deadline=LONG
-                )
-
-        run(subject, body)
-
-    def test_a_deadline_ends_a_call(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            item = next(prefixes(subject, "deadline"))
-            with pytest.raises(DeadlineExceeded):
-                await adapter.load(item, Tier.DEVICE, deadline=0.001)
-            assert (await adapter.load(item, Tier.DEVICE, deadline=LONG)).tokens == 8 * BLOCK
-
-        run(subject, body)
-
     def test_a_cancelled_load_ends_in_the_engine_and_keeps_what_was_done(self, subject: Subject) -> None:
         async def body(adapter: EngineAdapter) -> None:
             head = next(prefixes(subject, "cancel"))
@@ -310,26 +205,11 @@ class EngineContract:
                 assert loading.cancelled()
 
                 async def idle() -> bool:
-                    return (await adapter.pressure()).running == 0
+                    return (pressure := await adapter.pressure()) is not None and pressure.running == 0
 
                 await eventually(idle)
             again = await adapter.load(item, Tier.DEVICE, deadline=LONG)
             assert 0 < again.cached < again.tokens
-
-        run(subject, body)
-
-    def test_pressure_counts_requests(self, subject: Subject) -> None:
-        async def body(adapter: EngineAdapter) -> None:
-            await adapter.probe()
-            before = await adapter.pressure()
-            await adapter.load(next(prefixes(subject, "count")), Tier.DEVICE, deadline=LONG)
-
-            async def counted() -> bool:
-                return (await adapter.pressure()).finished == before.finished + 1
-
-            await eventually(counted)
-            after = await adapter.pressure()
-            assert (after.running, after.waiting) == (0, 0)
 
         run(subject, body)
 

@@ -29,17 +29,20 @@ class Subject:
     """One running engine: how to reach it and what it was started with. `loras` are folders, all different.
 
     `prefix`, `lora` and `model` are what it lets us do with each; `missing` is what it says it could let us do.
-    A prefix goes `tail_first` where it is evicted block by block.
+    A prefix goes `tail_first` where it is evicted block by block. `version` is how its version begins; sizes are None
+    where it doesn't tell.
     """
 
     connect: Callable[[], EngineAdapter]
     base: str
-    device_blocks: int
+    device_blocks: int | None
     max_model_len: int
     loras: tuple[Path, ...]
     kill: Callable[[], None]
     restart: Callable[[], None]
     engine: str = "vllm"
+    version: str = "0."
+    block_size: int | None = BLOCK
     prefix: Capability = Capability.LOAD | Capability.EVENTS | Capability.REPLAY
     lora: Capability = Capability.LOAD | Capability.LIST
     model: Capability = Capability.NONE

@@ -208,7 +208,7 @@ def test_doctor_where_there_is_no_engine() -> None:
     with answering(b"{}") as other:
         done = call("doctor", other)
     assert done.exit_code == 1
-    assert "no vLLM" in done.output
+    assert "no OpenAI-compatible" in done.output
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         done = call("doctor", f"http://127.0.0.1:{bound.getsockname()[1]}")

@@ -94,11 +94,17 @@ OTHERS: list[tuple[bytes, int, str]] = [
     (b"[]", 200, "application/json"),
     (b"{}", 200, "application/json"),
     (b'{"version": 7, "data": [{"id": 3}]}', 200, "application/json"),
-    (b'{"version": "9", "data": [{"id": "m"}]}', 200, "application/json"),
-    (b'{"data": [{"id": "m"}]}', 200, "application/json"),
     (b"null", 200, "application/json"),
     (b"\xff\xfe", 200, "text/plain"),
 ]
+
+
+def test_a_server_of_no_known_kind_that_lists_its_models_gets_tiny_requests() -> None:
+    with answering(b'{"version": "9", "data": [{"id": "m"}]}') as url:
+        found = examined(url)
+    assert found.info is not None
+    assert (found.info.engine, found.info.base_models) == ("openai", ("m",))
+    assert any("prompt_slots" in missing.remedy for missing in found.info.missing)
 
 
 @pytest.mark.parametrize(("body", "status", "kind"), OTHERS)
@@ -107,7 +113,7 @@ def test_some_other_server(body: bytes, status: int, kind: str) -> None:
         found = examined(url)
     assert found.info is None and found.answered
     assert found.problem
-    assert found.remedy is not None and "no vLLM" in found.remedy
+    assert found.remedy is not None and "no OpenAI-compatible" in found.remedy
 
 
 def test_an_sglang_is_known_by_its_own_routes() -> None:

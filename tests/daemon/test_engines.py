@@ -19,5 +19,5 @@ def test_a_flag_names_the_kind_and_the_kind_the_adapter(kind: str, adapter: type
 
 
 def test_an_engine_of_no_kind() -> None:
-    with pytest.raises(ConfigError, match="'vllm' or 'sglang'"):
+    with pytest.raises(ConfigError, match="'vllm', 'sglang' or 'openai'"):
         load_settings(None, {"engines": [parse_engine("llama=http://127.0.0.1:30000")]})

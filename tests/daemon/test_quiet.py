@@ -167,3 +167,17 @@ def test_the_share_of_a_shared_engine_is_bounded(
 def test_work_costs_more_where_others_may_wait_for_it() -> None:
     quiet = foreign()
     assert quiet.price(0.3) == SHARED_PRICE > quiet.price(0.3 + MEMORY_SECONDS) == OWN_PRICE
+
+
+def test_of_an_engine_that_counts_no_finished_requests_what_is_there_is_compared() -> None:
+    quiet = Quiet(0.1)
+    present = Pressure(1, 1, None)
+    # Two are known of; then one look alone shows a third, and then two in a row do.
+    for wall, pressure, known in ((0.0, present, 2), (0.1, present, 1), (0.2, present, 2)):
+        quiet.observe(pressure, known, wall)
+        assert not quiet.shared(wall)
+    for wall in (0.3, 0.4):
+        quiet.observe(present, 1, wall)
+    assert quiet.shared(0.4)
+    quiet.observe(Pressure(0, 0, None), 0, 1.0)
+    assert not quiet.shared(0.4 + MEMORY_SECONDS)

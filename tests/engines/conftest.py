@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.rig import sglang, vllm
+from bench.rig import llamacpp, sglang, vllm
 from bench.rig.sglang import SglangServer
 from bench.rig.vllm import VllmServer
 from tests.engines import sglang_inside, sglang_subject, vllm_inside, vllm_subject
@@ -64,8 +64,12 @@ def inside_sglang_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line per engine what was exercised."""
     reports = [report for report in terminalreporter.stats.get("passed", []) if "engine" in report.keywords]
-    for name, version in (("vLLM", vllm.VERSION), ("SGLang", sglang.VERSION)):
-        passed = sum(f"test_{name.lower()}" in report.nodeid for report in reports)
+    for name, version, model in (
+        ("vLLM", vllm.VERSION, "tiny with LoRAs"),
+        ("SGLang", sglang.VERSION, "tiny with LoRAs"),
+        ("llama.cpp", llamacpp.VERSION, "tiny.gguf"),
+    ):
+        passed = sum(f"test_{name.lower().replace('.', '')}" in report.nodeid for report in reports)
         if passed:
-            what = f"real {name} {version} on this machine's CPU, model tiny with LoRAs"
+            what = f"real {name} {version} on this machine's CPU, model {model}"
             terminalreporter.write_line(f"{what}: {passed} tests passed")

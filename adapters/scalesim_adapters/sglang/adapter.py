@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from scalesim_adapters import metrics, openai
+from scalesim_adapters import metrics
 from scalesim_adapters.base import (
     Capability,
     CapacityExceeded,
@@ -45,7 +45,8 @@ from scalesim_adapters.base import (
 from scalesim_adapters.http import Http, within
 from scalesim_adapters.kvevents.feed import KvFeed
 from scalesim_adapters.kvevents.link import Source, find_listener, reachable_form
-from scalesim_adapters.openai import ASK_SECONDS
+from scalesim_adapters.openai import routes as openai
+from scalesim_adapters.openai.routes import ASK_SECONDS
 from scalesim_adapters.sglang.models import Models
 from scalesim_adapters.sglang.probe import KV_EVENTS, Facts, Server, describe, server_info
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 
-from scalesim_adapters import openai
 from scalesim_adapters.base import (
     Busy,
     Capability,
@@ -39,11 +38,12 @@ from scalesim_adapters.base import (
 from scalesim_adapters.http import Http, within
 from scalesim_adapters.kvevents.feed import KvFeed
 from scalesim_adapters.kvevents.link import Source, find_listener, reachable_form
-from scalesim_adapters.openai import ASK_SECONDS
+from scalesim_adapters.openai import routes as openai
+from scalesim_adapters.openai.routes import ASK_SECONDS, COMPLETIONS, usage
 from scalesim_adapters.vllm import metrics, probe
 from scalesim_adapters.vllm.loras import LOAD_LORA, Loras
 from scalesim_adapters.vllm.models import Models
-from scalesim_adapters.vllm.onetoken import ANY_TOKEN, COMPLETIONS, one_token, usage
+from scalesim_adapters.vllm.onetoken import ANY_TOKEN, one_token
 from scalesim_adapters.vllm.routes import PluginRoutes, PluginState
 
 BINDS = "vLLM binds only ipc:// and tcp://*:PORT, and connects to any other address"

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from time import monotonic
 
-from scalesim_adapters import openai
 from scalesim_adapters.base import (
     CapacityExceeded,
     EngineUnavailable,
@@ -18,7 +17,8 @@ from scalesim_adapters.base import (
     Unsupported,
 )
 from scalesim_adapters.http import Http
-from scalesim_adapters.openai import ASK_SECONDS
+from scalesim_adapters.openai import routes as openai
+from scalesim_adapters.openai.routes import ASK_SECONDS
 from scalesim_adapters.vllm.onetoken import ANY_TOKEN, one_token
 from scalesim_adapters.vllm.routes import PluginRoutes
 

@@ -20,7 +20,7 @@ from scalesim_adapters.base import (
     Unsupported,
 )
 from scalesim_adapters.http import Http
-from scalesim_adapters.openai import ASK_SECONDS
+from scalesim_adapters.openai.routes import ASK_SECONDS
 from scalesim_adapters.vllm import metrics
 from scalesim_adapters.vllm.routes import PluginRoutes
 

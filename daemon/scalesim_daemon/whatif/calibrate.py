@@ -15,9 +15,10 @@ from random import Random
 from statistics import linear_regression, median
 from time import perf_counter
 
-from scalesim_adapters.base import EngineError, EngineInfo
+from scalesim_adapters.base import EngineAdapter, EngineError, EngineInfo
 from scalesim_adapters.http import Http
-from scalesim_adapters.vllm.onetoken import COMPLETIONS, PRIORITY
+from scalesim_adapters.openai.routes import COMPLETIONS
+from scalesim_adapters.vllm.onetoken import PRIORITY
 from scalesim_daemon.doctor import UnusableUrl, examine
 from scalesim_daemon.engines import connect
 from scalesim_daemon.settings import EngineSettings
@@ -110,14 +111,14 @@ async def measure(programme: Programme, tick: Callable[[str], None]) -> Costs:
     adapter = connect(EngineSettings.model_validate({"kind": programme.kind, "url": programme.url}))
     http = Http(programme.url, "calibrate", None, None)
     try:
-        before = await adapter.pressure()
-        if before.running or before.waiting:
+        present, before = await _counts(adapter)
+        if present:
             raise CalibrationError(
                 f"{programme.url} is serving requests: they would wait, and the times mean little"
             )
         costs = await _measure(_Sender(http, programme, tick), programme)
-        after = await adapter.pressure()
-        if after.finished - before.finished != programme.requests:
+        _, after = await _counts(adapter)
+        if after - before != programme.requests:
             raise CalibrationError(
                 "the engine served others meanwhile, so that the times mean little: try again"
             )
@@ -127,6 +128,14 @@ async def measure(programme: Programme, tick: Callable[[str], None]) -> Costs:
         await http.close()
         await adapter.close()
     return costs
+
+
+async def _counts(adapter: EngineAdapter) -> tuple[int, int]:
+    """Return how many requests the engine has, and how many it has finished."""
+    pressure = await adapter.pressure()
+    if pressure is None or pressure.finished is None:
+        raise CalibrationError("the engine doesn't count its requests")
+    return pressure.running + pressure.waiting, pressure.finished
 
 
 async def _measure(sender: _Sender, programme: Programme) -> Costs:

@@ -1,22 +1,26 @@
-"""The routes that vLLM and SGLang serve alike: the list of models, LoRAs among them, and their tokens of a prompt."""
+"""The routes that engines serve alike: the list of models, LoRAs among them, requests for one token, and the tokens
+of a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from scalesim_adapters import lorafiles
-from scalesim_adapters.base import Inventory, LoraItem, ProtocolMismatch, Rejected
+from scalesim_adapters.base import Inventory, LoraItem, Outcome, ProtocolMismatch, Rejected
 from scalesim_adapters.http import Http
 
 ASK_SECONDS = 10.0
+COMPLETIONS = "/v1/completions"
+CHAT_COMPLETIONS = "/v1/chat/completions"
 
 
 async def model_cards(http: Http) -> list[dict[str, Any]]:
     """Ask for all models; a card with a `parent` is a LoRA's. Raises `ProtocolMismatch` where none is listed."""
     answer = await http.json("GET", "/v1/models", deadline=ASK_SECONDS)
     cards = answer.get("data") if isinstance(answer, dict) else None
-    if not cards or not all(isinstance(card, dict) and "id" in card for card in cards):
+    if not cards or not all(isinstance(card, dict) and isinstance(card.get("id"), str) for card in cards):
         raise ProtocolMismatch("/v1/models lists no model")
     return list(cards)
 
@@ -70,3 +74,21 @@ async def tokenize(
     if not isinstance(tokens, list) or not all(isinstance(token, int) and token >= 0 for token in tokens):
         raise ProtocolMismatch("/tokenize answered without tokens")
     return tuple(tokens)
+
+
+async def one_token(http: Http, body: Mapping[str, Any], deadline: float) -> Outcome:
+    """Ask for one token after the body's `prompt`, or its `messages`; the outcome tells how many tokens were cached."""
+    path = CHAT_COMPLETIONS if "messages" in body else COMPLETIONS
+    started = monotonic()
+    answer = await http.json("POST", path, {"max_tokens": 1, "temperature": 0, **body}, deadline=deadline)
+    counts = usage(answer)
+    details = counts.get("prompt_tokens_details") or {}
+    return Outcome(monotonic() - started, counts.get("prompt_tokens") or 0, details.get("cached_tokens") or 0)
+
+
+def usage(answer: Any) -> dict[str, Any]:
+    """Return the counts in an answer. Raises `ProtocolMismatch` where it has none."""
+    found = answer.get("usage") if isinstance(answer, dict) else None
+    if not isinstance(found, dict):
+        raise ProtocolMismatch("a completion was answered without usage")
+    return found
