@@ -36,8 +36,8 @@ fix: setup             ## format and mend what can be mended by itself
 DEMO_FLAGS := $(if $(STEPS),--steps $(STEPS)) $(if $(TRACE),--trace $(TRACE)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(PACE),--pace $(PACE)) $(if $(ENGINE),--engine $(ENGINE))
 
-bench-policy: setup    ## misses of eviction policies, and the gain on simulated engines; SCALE=1 for 100,000 agents
-	$(BIN)/python -m bench.policy --out docs/results/policy.json $(if $(SCALE),--scale)
+bench-policy: setup    ## misses of eviction policies, and the gain on simulated engines; SCALE=1 for 100,000 agents; TRAFFIC
+	$(BIN)/python -m bench.policy --out docs/results/policy.json $(if $(SCALE),--scale) $(if $(TRAFFIC),--traffic $(TRAFFIC))
 	$(BIN)/python -m bench.results
 
 results: setup         ## docs/results.md and its plots, from the figures that the benchmarks left there

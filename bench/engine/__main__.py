@@ -12,14 +12,13 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Final
 
 from rich.console import Console
 
 from bench.demo.measure import after
 from bench.demo.prompts import FRESH_TOKENS, OUTPUT_TOKENS, PREFIX_TOKENS
 from bench.demo.runner import Run
-from bench.engine.classes import AGENTS, CLASSES, MIXED, RATE
+from bench.engine.classes import AGENTS, CLASSES, MIXED, unannounced
 from bench.engine.measure import compare
 from bench.engine.places import POOL_SHARE, POOL_TOKENS, TIER_SHARE
 from bench.engine.programme import Options, Played, run_all
@@ -27,16 +26,13 @@ from bench.engine.report import print_result
 from bench.engine.result import Conditions, Result, line, write
 from bench.engine.variants import ALONE, FULL, VARIANTS
 from bench.rig.vllm import VERSION
-from bench.workloads.mooncake import read_arrivals
 from bench.workloads.provenance import provenance
-
-LONGEST: Final = PREFIX_TOKENS + FRESH_TOKENS + OUTPUT_TOKENS
 
 
 def main() -> None:
     """Measure, print and write with the flags of the command line."""
     given = _parser().parse_args()
-    traffic = tuple(read_arrivals(given.traffic, rate=RATE, longest=LONGEST)) if given.traffic else ()
+    traffic = tuple(unannounced(given.traffic)) if given.traffic else ()
     options = Options(given.steps, given.warmup, given.repetitions, given.seed, given.minutes, traffic)
     names = given.classes or [*CLASSES, *([MIXED] if traffic else [])]
     if MIXED in names and not traffic:

@@ -22,12 +22,13 @@ from bench.engine.result import Result, read
 from bench.policy.items import KINDS, drawn
 from bench.policy.misses import REFERENCES, by_due, by_reference
 from bench.policy.mixed import BY_SIZE, POLICIES, lost_by_policy, lost_by_reference
-from bench.policy.simulated import H100, Machine, compare
+from bench.policy.simulated import H100, Machine, compare, shared
 from bench.policy.sweeps import LARGEST, POPULATIONS, sweep_active, sweep_agents
 from bench.policy.tables import OURS, class_table, equal_table, mixed_table, sweep_table
 from bench.policy.traces import TRACES
 from bench.policy.twin import SEEDS, twin
 from bench.policy.variants import VARIANTS
+from bench.workloads.mooncake import RECORDED_BLOCK
 
 # Of the agents, how many the cache holds; below 10 the parts of W-TinyLFU's hold nothing. A tighter one, where the
 # largest item may take all of it, is for the smallest trace.
@@ -51,6 +52,11 @@ def main() -> None:
     parser.add_argument(
         "--scale", action="store_true", help="also 10,000 and 100,000 agents, in scale.json: 10 minutes more"
     )
+    parser.add_argument(
+        "--traffic",
+        type=Path,
+        help="recorded requests (Mooncake's format) for the class mixed, which needs them",
+    )
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     console = Console(width=150)
@@ -60,8 +66,11 @@ def main() -> None:
     console.print(mixed_table(mixed))
     with ProcessPoolExecutor() as pool:
         engines = {}
-        same = twin(_measured(given.out.with_name(MEASURED)))
-        for name, machine in {"h100": H100, "cpu": replace(same, seeds=SEEDS)}.items():
+        h100, same = H100, twin(_measured(given.out.with_name(MEASURED)))
+        if given.traffic is not None:
+            h100 = shared(h100, given.traffic, rate=1.0, longest=8192, block_tokens=RECORDED_BLOCK)
+            same = shared(same, given.traffic)
+        for name, machine in {"h100": h100, "cpu": replace(same, seeds=SEEDS)}.items():
             engines[name] = engine(name, machine, pool)
             for title, found in engines[name]["classes"].items():
                 console.print(class_table(name, title, engines[name]["active"][title], found))
@@ -151,6 +160,7 @@ def engine(name: str, machine: Machine, pool: Executor) -> dict[str, Any]:
         "steps": machine.steps,
         "seeds": list(machine.seeds),
         "active": active,
+        "traffic": machine.traffic,
         "classes": classes,
     }
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from bench.workloads.base import Workload
 from bench.workloads.diffusion import Diffusion, small_world
+from bench.workloads.mooncake import Arrival
 from bench.workloads.places import WIDTH
 from bench.workloads.simulated import simulated
 from bench.workloads.village import Village
@@ -19,7 +20,7 @@ from scalesim_client.events import (
     Event,
     PathDeclared,
 )
-from scalesim_daemon.whatif.workload import Drawn, Foresight, Lines, Prompt
+from scalesim_daemon.whatif.workload import Drawn, Foresight, Lines, Prompt, Stranger
 
 # Steps that are drawn beyond those that are played, for what is said of the last calls.
 HORIZON = 20
@@ -33,13 +34,14 @@ ACTIVE = 0.2
 @dataclass(frozen=True, slots=True)
 class Scene:
     """The calls of each step, of which the first `played` are played and the first `warmup` of these don't count.
-    Without a `script` the simulation knows when each agent calls next, and says it."""
+    Without a `script` the simulation knows when each agent calls next, and says it. Meanwhile `strangers` call, too."""
 
     agents: tuple[str, ...]
     schedule: tuple[tuple[str, ...], ...]
     script: tuple[Lines, ...] | None
     played: int
     warmup: int
+    strangers: tuple[Stranger, ...] = ()
 
     @property
     def active(self) -> float:
@@ -120,6 +122,12 @@ def scripted(workload: Workload, played: int, warmup: int) -> Scene:
     whole = simulated(workload, Prompt(), pace=0.0, warmup=warmup)
     schedule = tuple(tuple(call.agent for call in calls) for calls in whole.steps)
     return Scene(whole.agents, schedule, whole.script, played, warmup)
+
+
+def mixed(draw: Draw, arrivals: Sequence[Arrival], agents: int, steps: int, seed: int) -> Scene:
+    """Return the scene that `draw` makes, beside recorded requests that nobody announces."""
+    strangers = tuple(Stranger(one.at, one.prompt_tokens, one.output_tokens) for one in arrivals)
+    return replace(draw(agents, steps, seed), strangers=strangers)
 
 
 Draw = Callable[[int, int, int], Scene]

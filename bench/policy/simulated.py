@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
+from bench.engine.classes import LONGEST, MIXED, RATE, VILLAGE
 from bench.engine.places import POOL_SHARE, TIER_SHARE
 from bench.engine.variants import ALONE, BOTH, HOST_LRU, SHUFFLED
-from bench.policy.scenes import CLASSES, Draw, Scene
+from bench.policy.scenes import CLASSES, Draw, Scene, mixed
 from bench.policy.variants import VARIANTS, Variant
+from bench.workloads.mooncake import BLOCK_TOKENS, read_arrivals
+from bench.workloads.provenance import provenance
 from scalesim_daemon.whatif.costs import H100_QWEN_7B, Costs
 from scalesim_daemon.whatif.run import Figures, simulate
 from scalesim_daemon.whatif.workload import Prompt
@@ -24,7 +29,8 @@ Row = dict[str, float | None]
 @dataclass(frozen=True, slots=True)
 class Machine:
     """An engine and how it is used: all calls of a step at once, of one prompt's shape. Of all agents' `footprint`, in
-    tokens each, the device holds a quarter and the host tier a half; `steps` count after a warm-up."""
+    tokens each, the device holds a quarter and the host tier a half; `steps` count after a warm-up. `traffic`
+    says what strangers there are."""
 
     costs: Costs
     agents: int
@@ -33,6 +39,7 @@ class Machine:
     steps: int
     seeds: Sequence[int]
     classes: Mapping[str, Draw]
+    traffic: Mapping[str, Any] | None = None
 
     def device_tokens(self, agents: int) -> int:
         """Return what the device holds."""
@@ -52,6 +59,24 @@ class Machine:
             device = EVERYTHING * agents * (self.prompt.tokens + self.prompt.output)
         host = self.host_tokens(agents) if variant.host else 0
         return simulate(workload, self.costs, variant.setup, device_tokens=device, host_tokens=host)
+
+
+def shared(
+    machine: Machine,
+    path: Path,
+    *,
+    rate: float = RATE,
+    longest: int = LONGEST,
+    block_tokens: int = BLOCK_TOKENS,
+) -> Machine:
+    """Return the machine with one more class of workloads, the village beside the recorded requests of a file: `rate`
+    of them in a second, of at most `longest` tokens, 512 recorded ones shrunk to `block_tokens`."""
+    arrivals = read_arrivals(path, rate=rate, longest=longest, block_tokens=block_tokens)
+    return replace(
+        machine,
+        classes={**machine.classes, MIXED: partial(mixed, machine.classes[VILLAGE], arrivals)},
+        traffic={"rate": rate, "longest": longest, **provenance(path)},
+    )
 
 
 # The paper's setting where it is known: about 500 agents, of which a quarter fits on the device.

@@ -31,7 +31,14 @@ class Variant:
         opening, steps, script = self.tells(scene, seed)
         told = None if script is None else script[: scene.played]
         workload = Workload(
-            scene.agents, opening, steps[: scene.played], prompt, 0.0, scene.warmup, script=told
+            scene.agents,
+            opening,
+            steps[: scene.played],
+            prompt,
+            0.0,
+            scene.warmup,
+            script=told,
+            strangers=scene.strangers,
         )
         return filled(workload) if self.everything_fits else workload
 

@@ -47,7 +47,16 @@ def _setting(engine: Mapping[str, Any]) -> str:
         f"device holds everything, and has computed all prefixes beforehand. Prompts of {prompt['shared']} shared, "
         f"{prompt['private']} private and {prompt['fresh']} new tokens, answers of {prompt['output']}; "
         f"{engine['steps']} steps after a warm-up; medians of {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}). Cost "
-        f"model `{engine['costs']}`: {engine['source']}."
+        f"model `{engine['costs']}`: {engine['source']}.{_traffic(engine['traffic'])}"
+    )
+
+
+def _traffic(said: Mapping[str, Any] | None) -> str:
+    if said is None:
+        return ""
+    return (
+        f" In the class mixed {said['rate']:g} requests in a second, of at most {said['longest']:,} tokens, come that "
+        f"nobody announces: {said['name']} of {said['source'] or 'unknown source'}, sha256 `{said['sha256']}`."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from bench.engine.classes import VILLAGE
 from bench.engine.variants import BOTH
 from bench.policy.fitted import ENDS
 from bench.results.files import Classes, Files, Row
@@ -13,7 +14,6 @@ from bench.results.paper import BAR
 Variants = Mapping[str, Row]
 Figure = Callable[[Variants], float | None]
 
-VILLAGE = "interaction"
 ADVERSARIAL, NO_TIER = "adversarial", "adversarial_no_tier"
 # Times of two runs of the same differ by about so much.
 NOISE = 1.05

@@ -17,6 +17,7 @@ from typing import Any, Final
 from bench.background.requests import token_ids
 
 RECORDED_BLOCK: Final = 512  # tokens
+BLOCK_TOKENS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,9 @@ class Arrival:
         return [token for block in blocks for token in block][: self.prompt_tokens]
 
 
-def read_arrivals(path: Path, *, rate: float, longest: int, block_tokens: int = 32) -> list[Arrival]:
+def read_arrivals(
+    path: Path, *, rate: float, longest: int, block_tokens: int = BLOCK_TOKENS
+) -> list[Arrival]:
     """Read a trace, its time stretched so that on average `rate` requests come in a second.
 
     Requests whose prompt and answer together are longer than `longest` tokens after scaling are left out: cut, the

@@ -1,16 +1,20 @@
 """The simulated engine's scenes, the variants that are played on them, and how seeds are summed up."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import pytest
 
 from bench.engine.result import Numbers
 from bench.policy.scenes import CLASSES, Scene, interaction
-from bench.policy.simulated import beside, compare, interval, row
+from bench.policy.simulated import H100, beside, compare, interval, row, shared
 from bench.policy.twin import twin
 from bench.policy.variants import BOTH_NO_TIER, SWEPT, VARIANTS
 from scalesim_daemon.whatif.run import Figures
+from scalesim_daemon.whatif.workload import Stranger
 
 AGENTS, STEPS = 25, 6
 CPU = twin(None)
@@ -83,3 +87,17 @@ def test_ratios_are_of_equal_seeds() -> None:
 def test_figures_are_named_as_the_measured_ones() -> None:
     one = Figures(1.0, 10, 0.1, 0.2, 0.5, 100, 0, 160)
     assert set(row([one], [one]) | beside([one], [one], [one])) <= set(Numbers.__struct_fields__)
+
+
+def test_the_class_mixed_is_the_village_beside_recorded_requests(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    lines = (
+        {"timestamp": 1000 * number, "input_length": 700, "output_length": 64, "hash_ids": [number]}
+        for number in range(3)
+    )
+    trace.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    machine = shared(H100, trace, rate=2.0, longest=800, block_tokens=512)
+    scene = machine.classes["mixed"](25, 5, 1)
+    assert scene.strangers == (Stranger(0.0, 700, 64), Stranger(0.5, 700, 64), Stranger(1.0, 700, 64))
+    assert replace(scene, strangers=()) == machine.classes["interaction"](25, 5, 1)
+    assert machine.traffic is not None and machine.traffic["name"] == "trace.jsonl"

@@ -113,6 +113,7 @@ def policy() -> dict[str, Any]:
                 "steps": 14,
                 "seeds": [1, 2],
                 "active": {"interaction": 0.17},
+                "traffic": None,
                 "classes": plain(classes()),
             }
         },

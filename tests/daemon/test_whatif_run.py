@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scalesim_daemon.whatif.costs import CPU_90M, H100_QWEN_7B
 from scalesim_daemon.whatif.run import ALONE, PLUGIN, SIDECAR, Figures, Setup, simulate
-from scalesim_daemon.whatif.workload import Drawn, Foresight, Gaps, Prompt, WorkloadError
+from scalesim_daemon.whatif.workload import Drawn, Foresight, Gaps, Prompt, Stranger, WorkloadError
 
 VILLAGE = Drawn(agents=25, steps=20, pace=1.0, concurrency=4, prompt=Prompt(128, 1024, 16, 8))
 BY_DUE = Setup(by_due=True)
@@ -149,3 +149,29 @@ def test_a_thousand_agents_for_a_hundred_steps_come_to_an_end() -> None:
     workload = Drawn(agents=1000, steps=100).workload(Foresight())
     figures = simulate(workload, H100_QWEN_7B, ALONE, device_tokens=200_000)
     assert figures.calls == pytest.approx(20_000, rel=0.05)
+
+
+# Strangers
+
+
+EAGER = replace(VILLAGE, pace=0.0).workload(EXACT)
+PASSING = tuple(Stranger(0.5 * number, 400, 8) for number in range(200))
+
+
+def test_strangers_take_time_and_memory_and_are_not_counted() -> None:
+    among = simulate(replace(EAGER, strangers=PASSING), CPU_90M, ALONE)
+    by_itself = simulate(EAGER, CPU_90M, ALONE)
+    assert among.calls == by_itself.calls
+    assert among.makespan > 1.1 * by_itself.makespan
+    assert among.cached <= by_itself.cached
+
+
+def test_who_shares_an_engine_with_strangers_prefetches_less() -> None:
+    calm = VILLAGE.workload(EXACT)
+    among = simulate(replace(calm, strangers=PASSING), CPU_90M, SIDECAR)
+    assert 0 < among.prefetched_tokens < simulate(calm, CPU_90M, SIDECAR).prefetched_tokens / 2
+
+
+def test_a_stranger_that_fits_nowhere_is_refused() -> None:
+    with pytest.raises(WorkloadError, match="needs 9024 tokens"):
+        simulate(replace(EAGER, strangers=(Stranger(0.0, 9000, 10),)), CPU_90M, ALONE, device_tokens=6400)

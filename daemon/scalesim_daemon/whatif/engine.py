@@ -11,6 +11,7 @@ from typing import Any
 
 import simpy
 
+from scalesim_adapters.base import Pressure
 from scalesim_daemon.whatif.costs import Costs
 from scalesim_daemon.whatif.memory import Device
 
@@ -49,6 +50,7 @@ class Engine:
         self._costs = costs
         self._most_running = most_running
         self._running = 0
+        self._finished = 0
         self._steps = 0
         self._waiting: deque[Request] = deque()
         self._prefilling: deque[Request] = deque()
@@ -66,6 +68,11 @@ class Engine:
         self._waiting.append(request)
         self._wake()
         return request
+
+    @property
+    def pressure(self) -> Pressure:
+        """Its own counts of requests."""
+        return Pressure(self._running, len(self._waiting), self._finished)
 
     def rest(self, fresh: int, output: int) -> int:
         """Return how many blocks a request needs beyond its prefix."""
@@ -136,6 +143,7 @@ class Engine:
 
     def _end(self, request: Request) -> None:
         self._running -= 1
+        self._finished += 1
         # The last token of an answer is never computed on.
         full = (request.fresh + request.output - 1) // self._costs.block_tokens
         self.device.end(request.agent, self.rest(request.fresh, request.output), full)

@@ -114,6 +114,9 @@ class Device:
         self._held[agent] -= 1
         if not self._held[agent]:
             del self._held[agent]
+            if not self._blocks[agent]:
+                del self._blocks[agent]
+                return
             self._keep(agent, self._blocks[agent])
         if self._host is not None:
             self._host.computed(agent, self._blocks[agent])

@@ -123,18 +123,29 @@ class _Play:
         host = Host(host_tokens // block, order(), exclusive=setup.host_exclusive) if host_tokens else None
         device = Device(device_tokens // block - shared, order(), host)
         self._engine = Engine(self._env, costs, device)
-        if (needed := needed_tokens(workload, costs)) > device_tokens // block * block:
+        longest = max((one.prompt + one.output for one in workload.strangers), default=0)
+        needed = max(needed_tokens(workload, costs), -(-longest // block) * block)
+        if needed > device_tokens // block * block:
             raise WorkloadError(f"a call needs {needed} tokens of memory; {device_tokens} don't hold one")
         self._sidecar: Sidecar | None = None
         if setup.prefetch or setup.by_due:
             prefixes: Mapping[str, int] = {key_of(agent): self._prefix for agent in workload.agents}
-            self._sidecar = Sidecar(self._env, self._engine, costs, table, prefixes, prefetch=setup.prefetch)
+            self._sidecar = Sidecar(
+                self._env,
+                self._engine,
+                costs,
+                table,
+                prefixes,
+                prefetch=setup.prefetch,
+                shared=bool(workload.strangers),
+            )
         limit = workload.concurrency or len(workload.agents)
         self._slots = simpy.Resource(self._env, limit)
         self._counted = _Counted()
 
     def run(self) -> Figures:
         """Play all steps."""
+        self._env.process(self._strangers())
         self._env.run(self._env.process(self._steps()))
         counted, prompt = self._counted, self._workload.prompt
         ttfts = sorted(counted.ttfts)
@@ -184,6 +195,11 @@ class _Play:
             if script:
                 self._say(*script[now].after)
             yield self._env.timeout(workload.pace)
+
+    def _strangers(self) -> Process:
+        for number, stranger in enumerate(self._workload.strangers):
+            yield self._env.timeout(stranger.at - self._env.now)
+            self._engine.submit(f"stranger {number}", 0, stranger.prompt, stranger.output)
 
     def _call(self, call: Call, counts: bool) -> Process:
         with self._slots.request() as slot:

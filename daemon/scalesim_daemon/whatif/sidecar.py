@@ -15,6 +15,7 @@ from scalesim_adapters.dues import DueTable
 from scalesim_client.events import Event
 from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.broadcast import DueLedger
+from scalesim_daemon.driver import PRESSURE_SECONDS
 from scalesim_daemon.eviction import NOBODY, Group
 from scalesim_daemon.gate import Opened, Said, Stream
 from scalesim_daemon.loadtimes import LoadTime
@@ -73,7 +74,8 @@ class DeviceTree(BlockTree):
 
 class Sidecar:
     """Hears what the simulation says, keeps `table` as an engine's plug-in would hear it, and prefetches where it may.
-    `prefixes` are the agents' own blocks, by their keys."""
+    `prefixes` are the agents' own blocks, by their keys. Where the engine is `shared` with others it looks for them, as
+    often as the daemon does when it has nothing under way."""
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Sidecar:
         prefixes: Mapping[str, int],
         *,
         prefetch: bool,
+        shared: bool,
     ) -> None:
         self.population = Population()
         self.population.apply([Opened(STREAM)], env.now)
@@ -113,6 +116,8 @@ class Sidecar:
         self._news = env.event()
         if prefetch:
             env.process(self._prefetch())
+        if prefetch and shared:
+            env.process(self._look())
 
     def say(self, events: Iterable[Event]) -> None:
         """Take in what the simulation says now."""
@@ -140,6 +145,11 @@ class Sidecar:
                 lull = not quiet and not self.population.in_flight()
                 yield self._news | self._env.timeout(TICK_SECONDS) if lull else self._news
 
+    def _look(self) -> Process:
+        while True:
+            self.view.quiet.observe(self._engine.pressure, self.view.requests_started, self._env.now)
+            yield self._env.timeout(PRESSURE_SECONDS)
+
     def _is_quiet(self) -> bool:
         seconds = self.view.times.prefix.of(self._chunk_tokens)
         return self.view.quiet.may_start(self.population.in_flight(), seconds, self._env.now)
@@ -153,8 +163,10 @@ class Sidecar:
     def _perform(self, step: Step) -> Process:
         """Send the request of one token that loads or touches."""
         began = self._env.now
+        self.view.requests_started += 1
         request = self._engine.submit(step.key, step.stop, 1, 1)
         yield request.ended
+        self.view.quiet.spent(self._env.now - began, self._env.now)
         if step.action is Action.LOAD:
             self.view.took(step, self._env.now - began)
             computed = step.stop - request.cached - request.loaded

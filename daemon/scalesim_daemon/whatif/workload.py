@@ -42,6 +42,14 @@ class Lines(NamedTuple):
     after: tuple[Event, ...]
 
 
+class Stranger(NamedTuple):
+    """A request that nobody announces, `at` seconds after the simulation's start, and its tokens."""
+
+    at: float
+    prompt: int
+    output: int
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """The tokens of each call: `shared` by all agents and `private` to one, both the same every time, and `fresh` ones;
@@ -86,6 +94,7 @@ class Workload:
     first `warmup` steps don't count. At most `concurrency` calls are under way (None: any number).
 
     With a `script` it says the lines of each step, and nothing is told of any call; step 0 is before the first.
+    Meanwhile `strangers` use the engine, in order of their times; what they ask is nowhere in its cache.
     """
 
     agents: tuple[str, ...]
@@ -96,6 +105,7 @@ class Workload:
     warmup: int
     concurrency: int | None = None
     script: tuple[Lines, ...] | None = None
+    strangers: tuple[Stranger, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise `WorkloadError`."""
