@@ -95,8 +95,8 @@ def _verdicts(files: Files) -> Iterator[str]:
     ]
     yield table(("what", "target", *found), rows)
     yield (
-        "Beside a share of clairvoyant's saving stands adversarial's: what our tier saves alone, where nothing right "
-        "is said."
+        "Beside a share of clairvoyant's saving stands adversarial's: what our tier saves, and what calls alone "
+        "foretell, where nothing right is said. Beside the gain over shuffled dues stands that of true ones."
     )
     yield commands([ENGINE_COMMAND, COMMAND])
     besides = [(what, target, _verdict(verdict)) for what, target, verdict in counted(files)]
