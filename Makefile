@@ -8,9 +8,13 @@ ENGINES := .engines
 VLLM := $(ENGINES)/vllm
 SGLANG := $(ENGINES)/sglang
 LLAMACPP := $(ENGINES)/llamacpp
-SOURCES := client estimators adapters daemon bench tests
+ENVS := .envs
+INTEGRATIONS := mesa-llm concordia oasis agentsociety
+SOURCES := client estimators adapters daemon bench examples tests
 
-.PHONY: setup test check fix lock demo bench-gpu bench-next-use bench-policy bench-engine results engine-vllm engine-sglang engine-llamacpp test-engines test-publishers wire clean
+.PHONY: setup test check fix lock wire demo bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations
+.PHONY: $(INTEGRATIONS:%=integration-%)
 
 setup: $(VENV)/.done
 
@@ -66,6 +70,10 @@ lock:                  ## pin the environments of developers and of the daemon's
 	for extra in dev daemon; do \
 	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extra \
 	    --no-emit-package scalesim-sidecar --no-header --no-annotate pyproject.toml -o requirements/$$extra.lock; \
+	done
+	for name in $(INTEGRATIONS); do \
+	  $(BIN)/uv pip compile --no-config --quiet --generate-hashes --python-version 3.11 --no-header --no-annotate \
+	    --overrides requirements/integration-$$name.without requirements/integration-$$name.in -o requirements/integration-$$name.lock; \
 	done
 
 engine-vllm: $(VLLM)/venv/.done  ## a real vLLM on this machine's CPU, and small models
@@ -129,3 +137,16 @@ test-publishers: setup ## publishers in Node, C and Rust, built and run against 
 
 wire: setup            ## golden bytes and the table of events in docs/wire.md, from the Python client
 	$(BIN)/python -m tests.client.wire_page
+
+# One environment per simulation library that doesn't fit beside the others, without what a loop of steps never imports.
+$(INTEGRATIONS:%=integration-%): integration-%: $(ENVS)/%/.done
+
+$(ENVS)/%/.done: requirements/integration-%.lock
+	@echo "$*: environment"
+	$(PYTHON) -m venv --clear $(ENVS)/$*
+	$(ENVS)/$*/bin/pip install --quiet --no-compile --disable-pip-version-check --require-hashes --no-deps -r $< \
+	  || { echo $(TORCH_HINT) >&2; exit 1; }
+	touch $@
+
+test-integrations: setup  ## step loops of the real simulation libraries whose environments `make integration-NAME` has made
+	$(BIN)/pytest -m integration tests/integrations

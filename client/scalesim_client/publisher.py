@@ -62,6 +62,7 @@ class Publisher:
             incarnation=time.time_ns() // 1_000_000 if incarnation is None else incarnation,
             clock=clock,
         )
+        self.simulation = simulation
         self.invalid = 0
         self._refused: set[str] = set()
         self._requests = count(1)

@@ -146,6 +146,17 @@ def test_a_conversation_is_tokenized_as_it_is_answered(shared: httpx.Client) -> 
     assert text["tokens"] == [byte + 3 for byte in "bäcker".encode()]
 
 
+def test_tools_stand_before_the_conversation_and_are_never_called(shared: httpx.Client) -> None:
+    chat = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+    tools = [{"type": "function", "function": {"name": "like"}}]
+    plain = shared.post("/tokenize", json=chat).json()["tokens"]
+    answer = shared.post("/v1/chat/completions", json={**chat, "tools": tools}).json()
+    assert answer["usage"]["prompt_tokens"] == len(plain) + len(json.dumps(tools))
+    assert len(answer["choices"][0]["message"]["content"]) == 2
+    called = shared.post("/v1/chat/completions", json={**chat, "tools": tools, "tool_choice": "required"})
+    assert called.status_code == 400 and "calls no tools" in called.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("request_body", "status"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from scalesim_adapters.emulator.config import EmulatorConfig
 DEFAULT_MAX_TOKENS = 16
 """What a completion without `max_tokens` gets; a chat gets what the context leaves."""
 
-UNSUPPORTED = ("echo", "logprobs", "prompt_logprobs", "best_of", "tools", "suffix")
+UNSUPPORTED = ("echo", "logprobs", "prompt_logprobs", "best_of", "suffix")
 """Fields that change the answer's form and that the emulator doesn't have."""
 
 Body = dict[str, Any]
@@ -98,11 +99,16 @@ def parse_chat(body: Body, headers: Mapping[str, str], config: EmulatorConfig) -
 
 
 def chat_prompt(body: Body) -> list[int]:
-    """Return the tokens of a conversation. Raises `Refused`."""
+    """Return the tokens of a conversation, its tools before it as in chat templates. Raises `Refused`."""
     messages = required(body, "messages")
+    if body.get("tool_choice") not in (None, "auto", "none"):
+        raise Refused("the emulator calls no tools")
     try:
         add_generation_prompt = body.get("add_generation_prompt", True)
-        return tokens.encode(tokens.render_chat(messages, add_generation_prompt=add_generation_prompt))
+        tools = json.dumps(body["tools"]) if body.get("tools") else ""
+        return tokens.encode(
+            tools + tokens.render_chat(messages, add_generation_prompt=add_generation_prompt)
+        )
     except (TypeError, KeyError, AttributeError) as error:
         raise _invalid("list_type", "body.messages", "Input should be a valid list") from error
 
