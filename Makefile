@@ -60,9 +60,10 @@ bench-next-use: setup engine-vllm  ## what eviction by estimated dues reaches of
 
 BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(TRAFFIC),--traffic $(TRAFFIC))
+BENCHED := $(or $(ENGINE),vllm)
 
-bench-engine: setup engine-vllm  ## classes of workloads without pause on a real vLLM, alone and told this or that; FULL, STEPS, SEED, TRAFFIC
-	$(BIN)/python -m bench.engine $(BENCH_ENGINE_FLAGS) --out $(if $(FULL),docs/results,out)/engine-vllm.json
+bench-engine: setup engine-$(BENCHED)  ## classes of workloads without pause on a real vLLM, alone and told this or that; ENGINE=sglang, FULL, STEPS, SEED, TRAFFIC
+	$(BIN)/python -m bench.engine --engine $(BENCHED) $(BENCH_ENGINE_FLAGS) --out $(if $(FULL),docs/results,out)/engine-$(BENCHED).json
 	@$(if $(FULL),$(BIN)/python -m bench.results >&2)
 
 lock:                  ## pin the environments of developers and of the daemon's image anew

@@ -1,4 +1,4 @@
-"""`python -m bench.engine`: play every class of workload in every variant on real engines, without pause.
+"""`python -m bench.engine`: play every class of workload in every variant on a real engine, without pause.
 
 Tables and a progress bar go to standard error; the last line of standard output is JSON.
 """
@@ -19,14 +19,18 @@ from bench.demo.measure import after
 from bench.demo.prompts import FRESH_TOKENS, OUTPUT_TOKENS, PREFIX_TOKENS
 from bench.demo.runner import Run
 from bench.engine.classes import AGENTS, CLASSES, MIXED, unannounced
+from bench.engine.kind import EngineKind
 from bench.engine.measure import compare
+from bench.engine.on_sglang import SGLANG
+from bench.engine.on_vllm import VLLM
 from bench.engine.places import POOL_SHARE, POOL_TOKENS, TIER_SHARE
 from bench.engine.programme import Options, Played, run_all
 from bench.engine.report import print_result
 from bench.engine.result import Conditions, Result, line, write
 from bench.engine.variants import ALONE, FULL, VARIANTS
-from bench.rig.vllm import VERSION
 from bench.workloads.provenance import provenance
+
+KINDS: Final = {kind.name: kind for kind in (VLLM, SGLANG)}
 
 
 def main() -> None:
@@ -38,21 +42,24 @@ def main() -> None:
     if MIXED in names and not traffic:
         raise SystemExit("the class mixed needs recorded requests: --traffic FILE (Mooncake's format)")
     variants = FULL if given.full else VARIANTS
+    kind = KINDS[given.engine]
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
-        played = asyncio.run(run_all(Path(folder), names, variants, options))
+        played = asyncio.run(run_all(kind, Path(folder), names, variants, options))
     classes = {name: compare(performances, options.warmup) for name, performances in played.items()}
     source = provenance(given.traffic) if given.traffic else None
-    result = Result(_conditions(options, played, source), classes)
+    result = Result(_conditions(kind, options, played, source), classes)
     print_result(result, Console(stderr=True, width=180))
     if given.out is not None:
         write(result, given.out)
     print(line(result))
 
 
-def _conditions(options: Options, played: Played, traffic: dict[str, str | None] | None) -> Conditions:
+def _conditions(
+    kind: EngineKind, options: Options, played: Played, traffic: dict[str, str | None] | None
+) -> Conditions:
     alone = {name: [after(one.run, options.warmup) for one in of[ALONE]] for name, of in played.items()}
     return Conditions(
-        engine=f"vLLM {VERSION} (CPU)",
+        engine=kind.title,
         model="mid, 90 million parameters",
         agents=AGENTS,
         prompt_tokens=PREFIX_TOKENS + FRESH_TOKENS,
@@ -67,7 +74,7 @@ def _conditions(options: Options, played: Played, traffic: dict[str, str | None]
         cores=os.cpu_count() or 1,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         active={name: round(fmean(map(_active, runs)), 4) for name, runs in alone.items()},
-        flags="those that the sidecar asks for, of the engine alone, too: blocks of 32 tokens, KV events, priorities",
+        flags=kind.flags,
         traffic=traffic,
     )
 
@@ -78,6 +85,7 @@ def _active(run: Run) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
+    parser.add_argument("--engine", choices=tuple(KINDS), default=VLLM.name)
     parser.add_argument("--steps", type=int, default=24, help="steps of each run")
     parser.add_argument("--warmup", type=int, default=10, help="first steps that don't count")
     parser.add_argument("--repetitions", type=int, default=3, help="at most")

@@ -18,11 +18,10 @@ from bench.background.requests import Traffic
 from bench.demo.prompts import FRESH_TOKENS, PREFIX_TOKENS, PromptBook
 from bench.demo.runner import Run, Speaker, fill_cache, play
 from bench.engine.classes import AGENTS
+from bench.engine.kind import EngineKind, Site
 from bench.engine.shuffle import shuffling
 from bench.engine.variants import Place, Variant
-from bench.host_tier.engines import BLOCK_TOKENS, Kind, launched
 from bench.rig.daemon import DaemonProcess
-from bench.rig.vllm import VllmServer
 from bench.workloads.base import Workload
 from bench.workloads.mooncake import Arrival
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
@@ -33,7 +32,7 @@ POPULATION_TOKENS: Final = AGENTS * (PREFIX_TOKENS + FRESH_TOKENS)
 POOL_SHARE: Final = 0.25
 TIER_SHARE: Final = 0.5
 POOL_TOKENS: Final = int(POOL_SHARE * POPULATION_TOKENS)
-TIER_BLOCKS: Final = int(TIER_SHARE * POPULATION_TOKENS) // BLOCK_TOKENS
+TIER_TOKENS: Final = int(TIER_SHARE * POPULATION_TOKENS)
 ROOMY_TOKENS: Final = 2 * POPULATION_TOKENS  # what calls add to their prefixes has room, too
 EMPTY_WITHIN: Final = 30.0
 SHUFFLE_SEED: Final = 1
@@ -65,9 +64,10 @@ class Performance:
 
 
 class Stage:
-    """The started engines: `urls` are theirs, and `folder` has a folder for each."""
+    """The started engines of one kind: `urls` are theirs, and `folder` has a folder for each."""
 
-    def __init__(self, folder: Path, urls: Mapping[Place, str]) -> None:
+    def __init__(self, kind: EngineKind, folder: Path, urls: Mapping[Place, str]) -> None:
+        self._kind = kind
         self._folder = folder
         self._urls = urls
 
@@ -83,7 +83,7 @@ class Stage:
         """Play the first `steps` steps of a workload, as it is told in this variant, without pause; the first `warmup`
         of them are not counted. Meanwhile these other requests come."""
         place, url = variant.place, self._urls[variant.place]
-        await _empty(url)
+        await _empty(self._kind, url)
         if place == "roomy":
             await fill_cache(url, prompts)
         async with background(url, arrivals) as traffic:
@@ -116,15 +116,16 @@ class Stage:
     def _daemon(self, variant: Variant, workload: Workload) -> Iterator[DaemonProcess]:
         """Run a fresh daemon. Where it is not to prefetch it drives an emulated engine, on which nobody's memory is."""
         dues, url = _dues(self._folder, variant.place), self._urls[variant.place]
+        kind = self._kind.name
         with ExitStack() as stack:
             if variant.shuffled:
                 agents = [f"{workload.simulation}/{agent}" for agent in workload.personas]
                 told, dues = dues, f"{dues}-unshuffled"
                 stack.enter_context(shuffling(dues, told, agents, SHUFFLE_SEED))
             if not variant.prefetch:
-                url = stack.enter_context(EmulatorServer(EmulatorConfig(max_loras=0))).url
+                kind, url = "vllm", stack.enter_context(EmulatorServer(EmulatorConfig(max_loras=0))).url
             folder = Path(mkdtemp(prefix="d-", dir=self._folder))
-            yield stack.enter_context(DaemonProcess(folder, url, dues=dues))
+            yield stack.enter_context(DaemonProcess(folder, url, dues=dues, kind=kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,35 +148,29 @@ def _unsaid(variant: Variant) -> tuple[type[Event], ...]:
 
 
 @contextmanager
-def stage(folder: Path, places: Collection[Place]) -> Iterator[Stage]:
+def stage(kind: EngineKind, folder: Path, places: Collection[Place]) -> Iterator[Stage]:
     """Start these engines side by side; their logs and sockets lie in `folder`."""
     with ExitStack() as stack:
-        servers = {place: stack.enter_context(_launched(place, folder)) for place in places}
+        servers = {place: stack.enter_context(kind.launched(_site(folder, place))) for place in places}
         for server in servers.values():
             server.wait_ready()
-        yield Stage(folder, {place: server.url for place, server in servers.items()})
+        yield Stage(kind, folder, {place: server.url for place, server in servers.items()})
 
 
-@contextmanager
-def _launched(place: Place, folder: Path) -> Iterator[VllmServer]:
-    kind: Kind = "alone" if place == "roomy" else place
+def _site(folder: Path, place: Place) -> Site:
     own = folder / place
     own.mkdir()
-    dues, pool = _dues(folder, place), pool_tokens(place)
-    # For /reset_prefix_cache.
-    with launched(kind, own, TIER_BLOCKS, dues, pool, VLLM_SERVER_DEV_MODE="1") as server:
-        yield server
+    return Site(place, own, pool_tokens(place), TIER_TOKENS, _dues(folder, place))
 
 
 def _dues(folder: Path, place: Place) -> str:
     return f"ipc://{folder / place}/dues"
 
 
-async def _empty(url: str) -> None:
+async def _empty(kind: EngineKind, url: str) -> None:
     """Empty an engine's KV pool and its tier. Raises `TimeoutError` where something stays held."""
     async with httpx.AsyncClient(base_url=url, timeout=30) as client, asyncio.timeout(EMPTY_WITHIN):
         while True:
-            answer = await client.post("/reset_prefix_cache", params={"reset_external": True})
-            if answer.raise_for_status().json()["success"]:
+            if await kind.emptied(client):
                 return
             await asyncio.sleep(0.1)

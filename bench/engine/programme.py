@@ -21,6 +21,7 @@ from rich.progress import (
 
 from bench.demo.prompts import draw_prompts
 from bench.engine.classes import MIXED, draw
+from bench.engine.kind import EngineKind
 from bench.engine.places import Performance, Stage, stage
 from bench.engine.speech import LATEST, own, record
 from bench.engine.variants import Variant
@@ -48,15 +49,19 @@ Played = dict[str, dict[str, list[Performance]]]
 
 
 async def run_all(
-    folder: Path, names: Sequence[str], variants: Mapping[str, Variant], options: Options
+    kind: EngineKind,
+    folder: Path,
+    names: Sequence[str],
+    variants: Mapping[str, Variant],
+    options: Options,
 ) -> Played:
-    """Play the classes of these names in all variants; the engines' logs lie in `folder`."""
+    """Play the classes of these names in all variants on this engine; its logs lie in `folder`."""
     played: Played = {name: {variant: [] for variant in variants} for name in names}
     deadline = monotonic() + 60 * options.minutes
     runs = len(names) * len(variants)
     with _progress() as progress:
         task = progress.add_task("starting the engines", total=options.repetitions * runs)
-        with stage(folder, {variant.place for variant in variants.values()}) as engines:
+        with stage(kind, folder, {variant.place for variant in variants.values()}) as engines:
             for repetition in range(options.repetitions):
                 begun = monotonic()
                 for name, variant in turns(list(names), list(variants), options.seed + repetition):

@@ -57,7 +57,7 @@ class Numbers(msgspec.Struct, frozen=True):
 
     `unannounced` requests are those beside the class mixed, answered in a whole run; theirs are the other figures of
     that name. Of `both` alone: `over_shuffled` is the makespan with shuffled dues over its own, with its interval, and
-    `ttft_over_host_lru` the mean TTFT with vLLM's LRU tier over its own.
+    `ttft_over_host_lru` the mean TTFT with the engine's LRU tier over its own.
     """
 
     calls: int

@@ -8,8 +8,8 @@ from typing import Final, Literal
 from bench.engine.speech import Speech, foretold, noisy_gap, nothing, own, reversed_gap, true_gap
 
 Place = Literal["alone", "lru", "due", "due-device", "roomy"]
-"""An engine: by itself, with vLLM's LRU tier, with our plug-in and tier, with our plug-in and no tier, or with a pool
-for the whole population."""
+"""An engine: by itself, with a tier of its own LRU policy, with our plug-in and tier, with our plug-in and no tier, or
+with a pool for the whole population."""
 
 
 @dataclass(frozen=True, slots=True)

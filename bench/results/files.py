@@ -24,43 +24,58 @@ Classes = Mapping[str, Mapping[str, Row]]
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What the benchmarks wrote: measured on vLLM, simulated, and simulated with the largest populations."""
+    """What the benchmarks wrote: measured on vLLM, simulated, simulated with the largest populations, and measured on
+    SGLang."""
 
     vllm: Result | None = None
     policy: Mapping[str, Any] | None = None
     scale: Mapping[str, Any] | None = None
+    sglang: Result | None = None
 
     @property
-    def measured(self) -> Classes:
-        """The measured rows. Where dues are shuffled on their way the daemon's own order is not what the engine was
-        told: it is left out."""
-        if self.vllm is None:
-            return {}
-        classes: Classes = msgspec.to_builtins(self.vllm.classes)
-        return {
-            name: {
-                variant: {**row, "order_accuracy": None} if variant == SHUFFLED else row
-                for variant, row in variants.items()
-            }
-            for name, variants in classes.items()
-        }
+    def engines(self) -> dict[str, Result | None]:
+        """What was measured on each engine, by the engine's title; None where it wasn't run."""
+        return {"vLLM": self.vllm, "SGLang": self.sglang}
 
     @property
     def sources(self) -> dict[str, Classes]:
-        """The rows of each source of figures, by its title; without any where it wasn't run."""
+        """The rows of each source of figures, by its title; vLLM's are none where it wasn't run."""
+        measured = {
+            f"{title}, measured": measured_rows(result)
+            for title, result in self.engines.items()
+            if result is not None or title == "vLLM"
+        }
         engines = {} if self.policy is None else self.policy["engines"]
-        simulated = {f"{name}, simulated": engine["classes"] for name, engine in engines.items()}
-        return {"vLLM, measured": self.measured} | simulated
+        return measured | {f"{name}, simulated": engine["classes"] for name, engine in engines.items()}
+
+
+def measured_rows(result: Result | None) -> Classes:
+    """Return the measured rows. Where dues are shuffled on their way the daemon's own order is not what the engine was
+    told: it is left out."""
+    if result is None:
+        return {}
+    classes: Classes = msgspec.to_builtins(result.classes)
+    return {
+        name: {
+            variant: {**row, "order_accuracy": None} if variant == SHUFFLED else row
+            for variant, row in variants.items()
+        }
+        for name, variants in classes.items()
+    }
 
 
 def load(folder: Path) -> Files:
     """Read what is there. Raises `OSError`, `ValueError`, and `msgspec.ValidationError`."""
-    measured = folder / "engine-vllm.json"
     return Files(
-        read(measured) if measured.exists() else None,
+        _result(folder / "engine-vllm.json"),
         _read(folder / "policy.json"),
         _read(folder / "scale.json"),
+        _result(folder / "engine-sglang.json"),
     )
+
+
+def _result(path: Path) -> Result | None:
+    return read(path) if path.exists() else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import msgspec
 
+from bench.engine.classes import MIXED
 from bench.engine.variants import BOTH, CEILING, SHUFFLED
 from bench.policy.fitted import ENDS
-from bench.results.files import Files
+from bench.results.files import Files, measured_rows
 from bench.results.paper import NOT_FOUND, PER_CLASS, REPORTED
 from bench.results.simulated import COMMAND, simulated
 from bench.results.tables import NOT_RUN, classes_tables, commands, table
@@ -16,10 +17,8 @@ from bench.results.targets import TARGETS, Variants, Verdict, counted, pairs, va
 from bench.results.worse import worse_anywhere
 
 ENGINE_COMMAND = "make bench-engine FULL=1"
-NOT_YET = {
-    "mixed": "the class mixed, in which calls come that nobody announces",
-    "sglang": "SGLang, on which `make bench-engine` doesn't play",
-}
+ENGINE_COMMANDS = {"vLLM": ENGINE_COMMAND, "SGLang": "make bench-engine ENGINE=sglang FULL=1"}
+MIXED_NOT_YET = "the class mixed, in which calls come that nobody announces"
 
 
 def render(files: Files) -> str:
@@ -70,10 +69,19 @@ def _side_by_side(files: Files) -> Iterator[str]:
     played = (name for classes in found.values() for name in classes)
     rows = [
         (name, _reported(name), *(_headline(classes.get(name, {})) for classes in found.values()))
-        for name in dict.fromkeys((*PER_CLASS, *played, "mixed"))
+        for name in dict.fromkeys((*PER_CLASS, *played, MIXED))
     ]
     yield table(("class", "reported by the paper (order inferred)", *found), rows)
-    yield commands([ENGINE_COMMAND, COMMAND])
+    yield commands([*_measured_by(files), COMMAND])
+
+
+def _measured_by(files: Files) -> list[str]:
+    """Return the commands that measured what is there; vLLM's also where it isn't."""
+    return [
+        ENGINE_COMMANDS[title]
+        for title, result in files.engines.items()
+        if result is not None or title == "vLLM"
+    ]
 
 
 def _reported(name: str) -> str:
@@ -98,7 +106,7 @@ def _verdicts(files: Files) -> Iterator[str]:
         "Beside a share of clairvoyant's saving stands adversarial's: what our tier saves, and what calls alone "
         "foretell, where nothing right is said. Beside the gain over shuffled dues stands that of true ones."
     )
-    yield commands([ENGINE_COMMAND, COMMAND])
+    yield commands([*_measured_by(files), COMMAND])
     besides = [(what, target, _verdict(verdict)) for what, target, verdict in counted(files)]
     yield table(("simulator, and policies of eviction alone", "target", "counted"), besides)
     yield commands([ENGINE_COMMAND, COMMAND])
@@ -117,11 +125,9 @@ def _worse(files: Files) -> Iterator[str]:
         "and each place where what should gain doesn't."
     )
     lines = list(worse_anywhere(files))
-    if files.vllm is None:
-        lines.append(f"vLLM: {NOT_RUN} yet.")
-    lines += (
-        f"{NOT_RUN.capitalize()} yet: {what}." for name, what in NOT_YET.items() if name not in files.measured
-    )
+    lines += (f"{title}: {NOT_RUN} yet." for title, result in files.engines.items() if result is None)
+    if MIXED not in measured_rows(files.vllm):
+        lines.append(f"{NOT_RUN.capitalize()} yet: {MIXED_NOT_YET}.")
     yield "\n".join(f"- {line}" for line in lines)
 
 
@@ -132,17 +138,17 @@ def _paper() -> Iterator[str]:
 
 
 def _measured(files: Files) -> Iterator[str]:
-    yield "## Measured: vLLM"
-    if files.vllm is None:
-        yield f"Not run yet: `{ENGINE_COMMAND}`."
-    else:
-        held = msgspec.to_builtins(files.vllm.conditions)
+    for title, result in files.engines.items():
+        command = ENGINE_COMMANDS[title]
+        yield f"## Measured: {title}"
+        if result is None:
+            yield f"Not run yet: `{command}`."
+            continue
+        held = msgspec.to_builtins(result.conditions)
         yield "\n".join(
             f"- {key.replace('_', ' ')}: {_plain(what)}" for key, what in held.items() if what is not None
         )
-        yield from classes_tables(files.measured, ENGINE_COMMAND)
-    yield "## Measured: SGLang"
-    yield f"Not measured yet: {NOT_YET['sglang']}."
+        yield from classes_tables(measured_rows(result), command)
 
 
 def _plain(held: object) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.engine.classes import VILLAGE
 from bench.engine.variants import BOTH, SHUFFLED
 from bench.policy.fitted import ENDS
-from bench.results.files import Classes, Files, Row
+from bench.results.files import Classes, Files, Row, measured_rows
 from bench.results.paper import BAR
 
 Variants = Mapping[str, Row]
@@ -258,7 +258,7 @@ def pairs(files: Files) -> list[Pair]:
             ours["makespan_ratio"],
             (row["recomputed_tokens_ratio"], ours["recomputed_tokens_ratio"]),
         )
-        for name, variants in files.measured.items()
+        for name, variants in measured_rows(files.vllm).items()
         for variant, row in variants.items()
         if variant not in ENDS and (ours := simulated.get(name, {}).get(variant)) is not None
     ]

@@ -9,6 +9,7 @@ from random import Random
 
 from bench.demo.prompts import draw_prompts
 from bench.engine.classes import CLASSES
+from bench.engine.on_vllm import VLLM
 from bench.engine.places import Performance, Stage, pool_tokens
 from bench.engine.speech import own, record
 from bench.engine.variants import FULL
@@ -28,7 +29,7 @@ def perform(folder: Path, variant: str, arrivals: Sequence[Arrival] = ()) -> Per
         EmulatorConfig(blocks=pool_tokens(played.place) // 32, max_loras=0, dev_mode=True)
     ) as engine:
         (folder / played.place).mkdir()
-        stage = Stage(folder, {"alone": engine.url, played.place: engine.url})
+        stage = Stage(VLLM, folder, {"alone": engine.url, played.place: engine.url})
         asyncio.run(stage.perform(FULL["alone"], workload, prompts, STEPS, WARMUP))
         told = (played.speech or own)(workload, Random(1))
         return asyncio.run(stage.perform(played, told, prompts, STEPS, WARMUP, arrivals))

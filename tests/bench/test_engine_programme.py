@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.engine import programme
+from bench.engine.kind import EngineKind
+from bench.engine.on_vllm import VLLM
 from bench.engine.places import Stage, pool_tokens
 from bench.engine.programme import Options, Played, run_all, turns
 from bench.engine.variants import ALONE, VARIANTS, Place
@@ -21,15 +23,15 @@ def test_every_repetition_plays_everything_in_an_order_of_its_own() -> None:
 
 
 @contextmanager
-def emulated(folder: Path, places: Collection[Place]) -> Iterator[Stage]:
+def emulated(kind: EngineKind, folder: Path, places: Collection[Place]) -> Iterator[Stage]:
     config = EmulatorConfig(blocks=pool_tokens("alone") // 32, max_loras=0, dev_mode=True)
     with EmulatorServer(config) as engine:
-        yield Stage(folder, dict.fromkeys(places, engine.url))
+        yield Stage(kind, folder, dict.fromkeys(places, engine.url))
 
 
 def play(folder: Path, minutes: float) -> Played:
     options = Options(steps=3, warmup=1, repetitions=2, seed=1, minutes=minutes)
-    return asyncio.run(run_all(folder, ["independent"], {ALONE: VARIANTS[ALONE]}, options))
+    return asyncio.run(run_all(VLLM, folder, ["independent"], {ALONE: VARIANTS[ALONE]}, options))
 
 
 def test_repetitions_have_workloads_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

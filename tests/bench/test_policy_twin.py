@@ -6,11 +6,10 @@ import msgspec
 import pytest
 
 from bench.engine import classes as measured
-from bench.engine.places import POOL_TOKENS, TIER_BLOCKS
+from bench.engine.places import POOL_TOKENS, TIER_TOKENS
 from bench.engine.programme import BEYOND
 from bench.engine.result import Conditions, Numbers, Result
 from bench.engine.variants import FULL
-from bench.host_tier.engines import BLOCK_TOKENS
 from bench.policy.fitted import ENDS, fitted
 from bench.policy.twin import WARMUP, scene, twin
 from bench.policy.variants import VARIANTS
@@ -67,7 +66,7 @@ def test_the_twin_plays_the_calls_of_the_real_engine(name: str) -> None:
 def test_the_twin_has_its_memory_and_its_variants() -> None:
     machine = twin(None)
     assert machine.device_tokens(AGENTS) == POOL_TOKENS
-    assert machine.host_tokens(AGENTS) == TIER_BLOCKS * BLOCK_TOKENS
+    assert machine.host_tokens(AGENTS) == TIER_TOKENS
     assert set(FULL) <= set(VARIANTS)
 
 

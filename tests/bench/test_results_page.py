@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine.result import Conditions, Numbers, Result
-from bench.results.files import FOLDER, PAGE, Classes, Files, load
+from bench.engine.result import Conditions, Numbers, Result, write
+from bench.results.files import FOLDER, PAGE, Classes, Files, load, measured_rows
 from bench.results.page import render
 from bench.results.plots import draw
 from bench.results.tables import ABSOLUTE, COLUMNS, NOT_RUN
@@ -159,7 +159,7 @@ def test_no_measured_figure_is_forgotten() -> None:
 
 
 def test_the_daemons_own_order_is_left_out_where_it_is_shuffled_on_the_way() -> None:
-    rows = measured().measured["interaction"]
+    rows = measured_rows(measured().vllm)["interaction"]
     assert rows["shuffled"]["order_accuracy"] is None
     assert rows["history"]["order_accuracy"] == 0.6
 
@@ -167,18 +167,42 @@ def test_the_daemons_own_order_is_left_out_where_it_is_shuffled_on_the_way() -> 
 def test_a_page_of_nothing_says_that_nothing_was_run() -> None:
     page = render(Files())
     assert page.count(NOT_RUN) >= len(TARGETS)
-    assert "- vLLM: not run yet." in page and "Not run yet: `make bench-policy`." in page
+    assert "- vLLM: not run yet." in page and "- SGLang: not run yet." in page
+    assert "Not run yet: `make bench-policy`." in page
     assert " met" not in page.split("## Where")[0] and "**missed**" not in page
 
 
 def test_what_is_not_measured_yet_is_named() -> None:
     page = render(replace(measured(), policy=policy()))
     assert "| mixed |  | not run | not run |" in page
-    assert lines(page, "- Not run yet: the class mixed") and lines(page, "Not measured yet: SGLang")
+    assert lines(page, "- Not run yet: the class mixed") and lines(page, "- SGLang: not run yet.")
+    assert "## Measured: SGLang\n\nNot run yet: `make bench-engine ENGINE=sglang FULL=1`." in page
+    assert "SGLang, measured" not in page
     assert "10,000 and 100,000 agents: not run (`make bench-policy SCALE=1`)." in page
     largest = policy()["sweeps"]["agents"][0] | {"agents": 10_000, "seeds": 1}
     page = render(Files(policy=policy(), scale={"agents": [largest]}))
     assert "| 10,000 | 20% | 15 | 1 |" in page and "100,000" not in page
+
+
+def test_a_second_measured_engine_stands_beside_the_first(tmp_path: Path) -> None:
+    figures = classes()
+    figures["interaction"]["both"] = row(1.2, 0.6, over_shuffled=1.05, ttft_over_host_lru=0.9)
+    second = Result(msgspec.structs.replace(CONDITIONS, engine="SGLang 0.5.23"), figures)
+    write(measured().vllm or second, tmp_path / "engine-vllm.json")
+    write(second, tmp_path / "engine-sglang.json")
+    page = render(load(tmp_path))
+    assert "| class | reported by the paper (order inferred) | vLLM, measured | SGLang, measured |" in page
+    assert "| 2.40 (shuffled 1.50, ceiling not run) | 1.20 (shuffled 1.50, ceiling not run) |" in page
+    assert lines(page, "| makespan of both over alone, interaction |")[0].endswith(
+        "| 2.40, met | 1.20, **missed** |"
+    )
+    assert lines(page, "- SGLang, measured: makespan of both over alone, interaction is 1.20;")
+    assert "- SGLang: not run yet." not in page
+    _, of_vllm, of_sglang = page.split("## Measured: ")
+    assert "- engine: vLLM\n" in of_vllm and "| both | 2.40 (2.28 to 2.52) |" in of_vllm
+    assert "- engine: SGLang 0.5.23\n" in of_sglang and "| both | 1.20 (1.14 to 1.26) |" in of_sglang
+    by = "Written by `make bench-engine ENGINE=sglang FULL=1`."
+    assert by in of_sglang and by not in of_vllm
 
 
 def test_targets_are_judged() -> None:
