@@ -12,6 +12,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
+from typing import Final
 
 from rich.console import Console
 
