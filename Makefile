@@ -12,7 +12,7 @@ ENVS := .envs
 INTEGRATIONS := mesa-llm concordia oasis agentsociety
 SOURCES := client estimators adapters daemon bench examples tests
 
-.PHONY: setup test check fix lock wire demo bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: setup test check fix lock wire demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
@@ -57,6 +57,9 @@ bench-gpu: setup       ## host buffers on a CUDA device; names what is skipped w
 
 bench-next-use: setup engine-vllm  ## what eviction by estimated dues reaches of what the recorded next use would
 	$(BIN)/python -m bench.next_use
+
+bench-gateway: setup   ## what the gateway adds to 200 streams of 10 chunks a second: to the first token, and to each chunk
+	$(BIN)/python -m bench.gateway
 
 BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(TRAFFIC),--traffic $(TRAFFIC))

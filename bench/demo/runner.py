@@ -42,6 +42,20 @@ class Silence:
         """Drop the events."""
 
 
+Tag = Callable[[str, str], dict[str, str]]
+"""What a request's body says of a simulation and its agent."""
+
+
+def by_session(simulation: str, agent: str) -> dict[str, str]:
+    """Tag a request as the client's tags do."""
+    return {"session_id": f"{simulation}/{agent}"}
+
+
+def by_user(simulation: str, agent: str) -> dict[str, str]:
+    """Name the agent as code does that knows nothing of the sidecar."""
+    return {"user": agent}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answered call of step `step`, counted from 1: `ttft` in seconds, and how many prompt tokens the cache gave.
@@ -81,6 +95,7 @@ async def play(
     steps: int | None = None,
     speaker: Speaker | None = None,
     on_step: Callable[[], None] = lambda: None,
+    tag: Tag = by_session,
 ) -> Run:
     """Run the first `steps` steps (default: all) of `workload` live on the engine with base URL `engine`.
 
@@ -92,7 +107,7 @@ async def play(
     answers: list[Answer] = []
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=engine, timeout=300, limits=limits) as client:
-        asker = _Asker(client, workload.simulation, prompts, speaker)
+        asker = _Asker(client, workload.simulation, prompts, speaker, tag)
         speaker.send(*(AgentRegistered(agent=agent) for agent in workload.personas))
         for agent, ids in prompts.prefixes.items():
             speaker.send(MemoryBound(agent=agent, token_ids=ids, model=MODEL))
@@ -116,7 +131,9 @@ async def time_prefill(engine: str, prompts: PromptBook) -> float:
     """
     unlike = [ids[::-1] + ids[:FRESH_TOKENS] for ids in list(prompts.prefixes.values())[:5]]
     async with httpx.AsyncClient(base_url=engine, timeout=300) as client:
-        times = [(await _stream(client, "preparation/prefill", prompt))["ttft"] for prompt in unlike]
+        times = [
+            (await _stream(client, by_session("preparation", "prefill"), prompt))["ttft"] for prompt in unlike
+        ]
     return float(median(times[2:]))
 
 
@@ -127,7 +144,9 @@ async def empty_cache(engine: str, pool_tokens: int) -> None:
     async with httpx.AsyncClient(base_url=engine, timeout=300) as client:
         for _ in range(count):
             await _stream(
-                client, "preparation/junk", [rng.randrange(100, 3000) for _ in range(PREFIX_TOKENS)]
+                client,
+                by_session("preparation", "junk"),
+                [rng.randrange(100, 3000) for _ in range(PREFIX_TOKENS)],
             )
 
 
@@ -135,7 +154,7 @@ async def fill_cache(engine: str, prompts: PromptBook) -> None:
     """Have every agent's prefix computed once, one after the other."""
     async with httpx.AsyncClient(base_url=engine, timeout=300) as client:
         for prefix in prompts.prefixes.values():
-            await _stream(client, "preparation/prefix", prefix)
+            await _stream(client, by_session("preparation", "prefix"), prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +163,13 @@ class _Asker:
     simulation: str
     prompts: PromptBook
     speaker: Speaker
+    tag: Tag
 
     async def ask(self, call: Call, step: int) -> Answer:
         self.speaker.send(InvocationStarted(agent=call.agent))
         try:
-            figures = await _stream(self.client, f"{self.simulation}/{call.agent}", self.prompts.prompt(call))
+            tags = self.tag(self.simulation, call.agent)
+            figures = await _stream(self.client, tags, self.prompts.prompt(call))
         except (httpx.HTTPError, json.JSONDecodeError, KeyError) as error:
             return Answer(call, step, error=f"{type(error).__name__}: {error}")
         finally:
@@ -156,7 +177,7 @@ class _Asker:
         return Answer(call, step, **figures)
 
 
-async def _stream(client: httpx.AsyncClient, session: str, prompt: list[int]) -> dict[str, Any]:
+async def _stream(client: httpx.AsyncClient, tags: dict[str, str], prompt: list[int]) -> dict[str, Any]:
     body = {
         "model": MODEL,
         "prompt": prompt,
@@ -165,7 +186,7 @@ async def _stream(client: httpx.AsyncClient, session: str, prompt: list[int]) ->
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "session_id": session,
+        **tags,
     }
     started = time.perf_counter()
     ttft: float | None = None

@@ -15,11 +15,12 @@ from bench.rig.process import EngineServer
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where one engine is started: `folder` is its own, the device has room for `pool_tokens` and a host tier, where
-    the place has one, for `tier_tokens`; dues will be broadcast at `dues`."""
+    """Where one engine is started: `folder` is its own and `model` the rig's, the device has room for `pool_tokens` and
+    a host tier, where the place has one, for `tier_tokens`; dues will be broadcast at `dues`."""
 
     place: Place
     folder: Path
+    model: str
     pool_tokens: int
     tier_tokens: int
     dues: str

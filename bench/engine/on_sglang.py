@@ -32,7 +32,7 @@ def _launched(site: Site) -> Iterator[EngineServer]:
         "PYTHONPATH": f"{SHIM}:{ROOT / 'adapters'}",
         **({ENDPOINT: site.dues} if site.place in INSIDE else {}),
     }
-    server = SglangServer(MODELS / "mid", flags, run=site.folder, env=environment)
+    server = SglangServer(MODELS / site.model, flags, run=site.folder, env=environment)
     server.launch()
     with server:
         yield server

@@ -19,7 +19,8 @@ def _launched(site: Site) -> Iterator[EngineServer]:
     kind: Kind = "alone" if site.place == "roomy" else site.place
     blocks = site.tier_tokens // BLOCK_TOKENS
     # For /reset_prefix_cache.
-    with launched(kind, site.folder, blocks, site.dues, site.pool_tokens, VLLM_SERVER_DEV_MODE="1") as server:
+    env = {"VLLM_SERVER_DEV_MODE": "1"}
+    with launched(kind, site.folder, blocks, site.dues, site.pool_tokens, site.model, **env) as server:
         yield server
 
 

@@ -16,12 +16,13 @@ import httpx
 from bench.background.replay import background
 from bench.background.requests import Traffic
 from bench.demo.prompts import FRESH_TOKENS, PREFIX_TOKENS, PromptBook
-from bench.demo.runner import Run, Speaker, fill_cache, play
+from bench.demo.runner import Run, Speaker, by_session, by_user, fill_cache, play
 from bench.engine.classes import AGENTS
 from bench.engine.kind import EngineKind, Site
 from bench.engine.shuffle import shuffling
 from bench.engine.variants import Place, Variant
 from bench.rig.daemon import DaemonProcess
+from bench.rig.process import free_port
 from bench.workloads.base import Workload
 from bench.workloads.mooncake import Arrival
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
@@ -64,12 +65,14 @@ class Performance:
 
 
 class Stage:
-    """The started engines of one kind: `urls` are theirs, and `folder` has a folder for each."""
+    """The started engines of one kind: `urls` are theirs, and `folder` has a folder for each. Each step takes the
+    simulation `pace` seconds."""
 
-    def __init__(self, kind: EngineKind, folder: Path, urls: Mapping[Place, str]) -> None:
+    def __init__(self, kind: EngineKind, folder: Path, urls: Mapping[Place, str], pace: float = 0.0) -> None:
         self._kind = kind
         self._folder = folder
         self._urls = urls
+        self._pace = pace
 
     async def perform(
         self,
@@ -80,8 +83,8 @@ class Stage:
         warmup: int,
         arrivals: Sequence[Arrival] = (),
     ) -> Performance:
-        """Play the first `steps` steps of a workload, as it is told in this variant, without pause; the first `warmup`
-        of them are not counted. Meanwhile these other requests come."""
+        """Play the first `steps` steps of a workload, as it is told in this variant; the first `warmup` of them are not
+        counted. Meanwhile these other requests come."""
         place, url = variant.place, self._urls[variant.place]
         await _empty(self._kind, url)
         if place == "roomy":
@@ -93,22 +96,25 @@ class Stage:
     async def _play(
         self, variant: Variant, url: str, workload: Workload, prompts: PromptBook, steps: int, warmup: int
     ) -> Performance:
-        if variant.speech is None:
-            return Performance(await play(url, workload, prompts, pace=0.0, steps=steps))
+        told = variant.speech is not None
+        if not (told or variant.unchanged):
+            return Performance(await play(url, workload, prompts, pace=self._pace, steps=steps))
         first: list[dict[str, Any]] = []
         done = count(1)
-        with (
-            self._daemon(variant, workload) as daemon,
-            Publisher(workload.simulation, address=daemon.feed) as publisher,
-        ):
+        with self._daemon(variant, workload) as daemon, ExitStack() as stack:
+            speaker = None
+            if told:
+                publisher = stack.enter_context(Publisher(workload.simulation, address=daemon.feed))
+                speaker = Without(publisher, _unsaid(variant))
             run = await play(
-                url,
+                daemon.gateway if variant.unchanged else url,
                 workload,
                 prompts,
-                pace=0.0,
+                pace=self._pace,
                 steps=steps,
-                speaker=Without(publisher, _unsaid(variant)),
+                speaker=speaker,
                 on_step=lambda: first.append(daemon.report()) if next(done) == warmup else None,
+                tag=by_user if variant.unchanged else by_session,
             )
             return Performance(run, first[0] if first else None, daemon.report(), daemon.cpu_seconds())
 
@@ -125,7 +131,9 @@ class Stage:
             if not variant.prefetch:
                 kind, url = "vllm", stack.enter_context(EmulatorServer(EmulatorConfig(max_loras=0))).url
             folder = Path(mkdtemp(prefix="d-", dir=self._folder))
-            yield stack.enter_context(DaemonProcess(folder, url, dues=dues, kind=kind))
+            port = free_port() if variant.unchanged else None
+            daemon = DaemonProcess(folder, url, dues=dues, kind=kind, gateway_port=port)
+            yield stack.enter_context(daemon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +156,22 @@ def _unsaid(variant: Variant) -> tuple[type[Event], ...]:
 
 
 @contextmanager
-def stage(kind: EngineKind, folder: Path, places: Collection[Place]) -> Iterator[Stage]:
-    """Start these engines side by side; their logs and sockets lie in `folder`."""
+def stage(
+    kind: EngineKind, folder: Path, places: Collection[Place], *, model: str = "mid", pace: float = 0.0
+) -> Iterator[Stage]:
+    """Start these engines side by side; their logs and sockets lie in `folder`. A step takes a simulation `pace`
+    seconds."""
     with ExitStack() as stack:
-        servers = {place: stack.enter_context(kind.launched(_site(folder, place))) for place in places}
+        servers = {place: stack.enter_context(kind.launched(_site(folder, place, model))) for place in places}
         for server in servers.values():
             server.wait_ready()
-        yield Stage(kind, folder, {place: server.url for place, server in servers.items()})
+        yield Stage(kind, folder, {place: server.url for place, server in servers.items()}, pace)
 
 
-def _site(folder: Path, place: Place) -> Site:
+def _site(folder: Path, place: Place, model: str) -> Site:
     own = folder / place
     own.mkdir()
-    return Site(place, own, pool_tokens(place), TIER_TOKENS, _dues(folder, place))
+    return Site(place, own, model, pool_tokens(place), TIER_TOKENS, _dues(folder, place))
 
 
 def _dues(folder: Path, place: Place) -> str:

@@ -16,13 +16,15 @@ with a pool for the whole population."""
 class Variant:
     """Where it is played, and what the daemon there is told; None is no daemon. Without `prefetch` the daemon doesn't
     know the engine, and only broadcasts dues; these reach the plug-in `shuffled` among the agents, or as they are. Told
-    of `calls_only` it hears of no memory either."""
+    of `calls_only` it hears of no memory either. `unchanged` code tells it nothing at all: it calls its gateway, and
+    names its agents as users."""
 
     place: Place
     speech: Speech | None = None
     prefetch: bool = True
     shuffled: bool = False
     calls_only: bool = False
+    unchanged: bool = False
 
 
 ALONE: Final = "alone"

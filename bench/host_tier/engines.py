@@ -24,7 +24,8 @@ TITLES: Final[dict[Kind, str]] = {
     "due-lru": "eviction by due + vLLM's LRU tier",
 }
 BLOCK_TOKENS: Final = 32
-BLOCK_BYTES: Final = BLOCK_TOKENS * 12 * 1024  # of the model mid
+TOKEN_BYTES: Final = {"mid": 12 * 1024, "tiny": 2 * 1024}  # of each model's KV
+BLOCK_BYTES: Final = BLOCK_TOKENS * TOKEN_BYTES["mid"]
 SCHEDULER: Final = "scalesim_adapters.vllm.plugin.scheduler.DueScheduler"
 
 
@@ -40,14 +41,14 @@ def engine(
 
 @contextmanager
 def launched(
-    kind: Kind, folder: Path, tier_blocks: int, dues: str, pool_tokens: int, **env: str
+    kind: Kind, folder: Path, tier_blocks: int, dues: str, pool_tokens: int, model: str = "mid", **env: str
 ) -> Iterator[VllmServer]:
     """Start an engine of this kind, with `env` in its environment, without waiting until it is ready."""
     segments = Path(tempfile.mkdtemp(prefix="scalesim-bench-", dir="/dev/shm"))
-    size = tier_blocks * (BLOCK_BYTES + 64) + (1 << 14)
+    size = tier_blocks * (BLOCK_TOKENS * TOKEN_BYTES[model] + 64) + (1 << 14)
     flags = sidecar_flags(folder, pool_tokens) + _kind_flags(kind, segments / "tier", size, dues)
     environment = {"PYTHONPATH": f"{PLUGIN_ENVIRONMENT['PYTHONPATH']}:{ROOT}", **thread_binding(), **env}
-    server = VllmServer(MODELS / "mid", flags, run=folder, env=environment)
+    server = VllmServer(MODELS / model, flags, run=folder, env=environment)
     try:
         server.launch()
         with server:

@@ -28,8 +28,8 @@ class DaemonProcess:
     """One daemon beside one engine. Its store, sockets and log lie in `folder`; its addresses survive
     restarts. As a context manager it is started on entry and ended on exit.
 
-    `dues` is where it broadcasts dues, by default in `folder`; `engine` is what else it is told of the engine, as in
-    its settings, and `config` a file of more.
+    `dues` is where it broadcasts dues, by default in `folder`; it has a gateway where it is given a `gateway_port`.
+    `engine` is what else it is told of the engine, as in its settings, and `config` a file of more.
     """
 
     def __init__(
@@ -40,16 +40,19 @@ class DaemonProcess:
         staging_bytes: int = 1 << 30,
         dues: str | None = None,
         config: Path | None = None,
+        gateway_port: int | None = None,
         **engine: int | str | bool,
     ) -> None:
         self.feed = f"ipc://{folder}/feed"
         self.dues = dues or f"ipc://{folder}/dues"
+        self.gateway = f"http://127.0.0.1:{gateway_port}"
         self.api = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "scalesimd.log"
         self._command = [
             *(str(Path(sys.executable).with_name("scalesimd")), "serve"),
             *("--feed", self.feed, "--api-port", self.api.rpartition(":")[2]),
             *(() if config is None else ("--config", str(config))),
+            *(("--gateway", "--gateway-port", str(gateway_port)) if gateway_port is not None else ()),
         ]
         self._env = {
             **os.environ,

@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 
 from scalesim_daemon.api import build_api
 from scalesim_daemon.broadcast import Broadcast
@@ -25,14 +24,7 @@ from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.recording.recorder import open_recorder
 from scalesim_daemon.segments import provide_segments
-from scalesim_daemon.settings import (
-    ApiSettings,
-    ConfigError,
-    EngineSettings,
-    LogSettings,
-    Settings,
-    SschedulerSettings,
-)
+from scalesim_daemon.settings import ConfigError, EngineSettings, LogSettings, Settings
 from scalesim_daemon.view import EngineView
 
 log = structlog.get_logger(__name__)
@@ -46,7 +38,10 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with running(settings) as sidecar:
-        log.info("ready", api=sidecar.api_url, feed=sidecar.feed_address, engines=list(sidecar.drivers))
+        more = {"gateway": sidecar.gateway_url} if sidecar.gateway_url else {}
+        log.info(
+            "ready", api=sidecar.api_url, feed=sidecar.feed_address, engines=list(sidecar.drivers), **more
+        )
         await stop.wait()
         log.info("stopping")
 
@@ -58,10 +53,8 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
     A part that fails ends the daemon: its supervisor starts it anew, and engines and simulations don't mind.
     """
     async with AsyncExitStack() as stack:
+        doors = _doors(stack, settings)
         provide_segments(settings.engines)
-        front_door = _front_door(settings.sscheduler)
-        if front_door is not None:
-            stack.callback(front_door.close)
         library = LoraLibrary.open(settings.loras)
         stack.callback(library.close)
         sidecar = Sidecar(settings, library, None, settings.mode)
@@ -76,7 +69,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             sidecar.broadcast = Broadcast(settings.broadcast.bind, sidecar.population)
             stack.callback(sidecar.broadcast.close)
         for engine in settings.engines:
-            sidecar.drivers[engine.name] = _driver(sidecar, engine)
+            sidecar.drivers[engine.name] = connect_driver(sidecar, engine)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         for part in (
             *mirroring,
@@ -86,9 +79,11 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         ):
             stack.callback(group.create_task(part).cancel)
         app = build_api(sidecar)
-        sidecar.api_url = await _serve(stack, group, _Server(_api_config(app, settings.api)))
-        if front_door is not None:
-            await _serve(stack, group, _Server(_api_config(app, settings.api)), [front_door])
+        sidecar.api_url = await _serving(stack, group, app, doors["api"])
+        if "sscheduler" in doors:
+            await _serving(stack, group, app, doors["sscheduler"])
+        if "gateway" in doors:
+            sidecar.gateway_url = await _gateway(stack, group, sidecar, doors["gateway"])
         yield sidecar
 
 
@@ -135,7 +130,8 @@ async def _read_intents(sidecar: Sidecar, url: str) -> None:
         await intents.close()
 
 
-def _driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
+def connect_driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
+    """Return the driver of one engine; it connects when it runs."""
     view = EngineView(engine.name, quiet_share=sidecar.settings.planner.quiet_share)
     view.loras.device_places = engine.lora_slots
     view.loras.host_places = engine.lora_host_places
@@ -152,53 +148,64 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _api_config(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=3,
-    )
-
-
-def _front_door(settings: SschedulerSettings) -> socket.socket | None:
-    """Return what listens where the paper's front end posts to, on this host alone; None where that is off. Raises
-    `ConfigError` where the port can't be had."""
-    if not settings.enabled:
-        return None
-    try:
-        return socket.create_server(("127.0.0.1", settings.port))
-    except OSError as error:
-        raise ConfigError(f"sscheduler.port: {settings.port}: {error.strerror}") from error
-
-
-async def _serve(
-    stack: AsyncExitStack,
-    group: asyncio.TaskGroup,
-    server: _Server,
-    sockets: list[socket.socket] | None = None,
+async def _gateway(
+    stack: AsyncExitStack, group: asyncio.TaskGroup, sidecar: Sidecar, door: socket.socket
 ) -> str:
-    """Start a server that ends with the stack, and return its URL."""
-    task = group.create_task(server.serve(sockets))
-    stack.push_async_callback(_stop_api, server, task)
-    return await _started(server, task)
+    # What it needs is loaded by those alone who want one: it takes time and memory.
+    from scalesim_daemon.gateway.app import Gateway
+
+    gateway = Gateway(sidecar)
+    stack.push_async_callback(gateway.close)
+    stack.callback(group.create_task(gateway.run()).cancel)
+    # Answers have the engine's headers alone.
+    return await _serving(stack, group, gateway, door, server_header=False, date_header=False)
 
 
-async def _started(server: _Server, task: asyncio.Task[None]) -> str:
-    """Wait until the API listens, and return its URL."""
+def _doors(stack: AsyncExitStack, settings: Settings) -> dict[str, socket.socket]:
+    """Take the ports of all HTTP servers, by section of the settings. Raises `ConfigError` where one is in use."""
+    wanted = {"api": (settings.api.host, settings.api.port)}
+    if settings.sscheduler.enabled:
+        wanted["sscheduler"] = ("127.0.0.1", settings.sscheduler.port)
+    if settings.gateway.enabled:
+        wanted["gateway"] = (settings.gateway.host, settings.gateway.port)
+    doors = {}
+    for section, (host, port) in wanted.items():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            doors[section] = socket.create_server((host, port), family=family)
+        except OSError as error:
+            raise ConfigError(f"{section}.port: {port} of {host}: {error.strerror or error}") from error
+        stack.callback(doors[section].close)
+    return doors
+
+
+async def _serving(
+    stack: AsyncExitStack, group: asyncio.TaskGroup, app: Any, door: socket.socket, **options: bool
+) -> str:
+    """Serve an ASGI application until the stack unwinds; return its URL once it answers."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=3,
+            **options,  # type: ignore[arg-type]
+        )
+    )
+    task = group.create_task(server.serve([door]))
+    stack.push_async_callback(_stop, server, task)
     while not server.started:
         if task.done():
             await task
-            raise RuntimeError("the API did not start: is its port in use?")
+            raise RuntimeError("a server ended before it began")
         await asyncio.sleep(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    return f"http://{host}:{port}"
+    host, port = door.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _stop_api(server: _Server, task: asyncio.Task[None]) -> None:
+async def _stop(server: _Server, task: asyncio.Task[None]) -> None:
     server.should_exit = True
     await asyncio.wait([task])
 

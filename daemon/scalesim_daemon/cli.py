@@ -32,6 +32,11 @@ def serve(
     ] = None,
     feed: Annotated[str | None, typer.Option(help="Where simulations connect.")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the REST API; 0 takes a free one.")] = None,
+    gateway: Annotated[
+        bool | None,
+        typer.Option("--gateway", help="Also serve an OpenAI-compatible gateway to the engines."),
+    ] = None,
+    gateway_port: Annotated[int | None, typer.Option(help="Port of the gateway; 0 takes a free one.")] = None,
     redis: Annotated[
         str | None, typer.Option(help="URL of a Redis or Valkey; without one, an embedded one.")
     ] = None,
@@ -43,6 +48,7 @@ def serve(
     overrides: dict[str, Any] = {
         "feed": {"bind": feed},
         "api": {"port": api_port},
+        "gateway": {"enabled": gateway, "port": gateway_port},
         "redis": {"url": redis},
         "mode": mode,
     }

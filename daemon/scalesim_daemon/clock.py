@@ -9,6 +9,8 @@ from statistics import median
 from scalesim_client.events import ClockKind
 
 PACE_STEPS = 32
+# Wall time is announced whenever something happens: its steps say nothing of how exact an estimate is.
+WALL_STEP_SECONDS = 1.0
 
 
 class StreamClock:
@@ -38,7 +40,7 @@ class StreamClock:
         if back or self._measured is None:
             self._measured = now, wall
         elif units > 0:
-            self.step = units
+            self.step = max(units, WALL_STEP_SECONDS) if self.kind == "wall_seconds" else units
             self._measure(wall)
         return not back
 

@@ -143,6 +143,10 @@ class Driver:
             log.warning("engine does not answer", engine=self.view.name, error=str(error))
         self.view.unreachable(str(error))
 
+    def lost(self, why: str) -> None:
+        """A request that wasn't ours found the engine unreachable: it is looked for at once."""
+        self._unreachable(EngineUnavailable(why))
+
     async def _listen(self) -> None:
         async for event in self.adapter.events():
             self.view.happened(event)
@@ -249,6 +253,14 @@ class Driver:
         """The steps being carried out now."""
         return tuple(step for step, _ in self._tracks.values())
 
+    def brings(self, lora: str, planned: Iterable[Step]) -> bool:
+        """Whether a LoRA is being brought, or is `planned` to be registered and not put off."""
+        if any(step.kind is MemoryKind.LORA and step.key == lora for step in self.in_flight):
+            return True
+        now = monotonic()
+        registering = (step for step in planned if step.action is Action.REGISTER and step.key == lora)
+        return any(not self._backoff.holds(step, now) for step in registering)
+
     def pursue(self, blocks: Sequence[Step], loras: Sequence[Step], announced: int) -> None:
         """Start what of the plan may start now, while `announced` invocations are being served."""
         if "model" in self._tracks:
@@ -289,8 +301,11 @@ class Driver:
     def _takes_no_slot(self, step: Step) -> bool:
         """Whether a request of the agent displaces no LoRA: which LoRAs are in slots is the LoRA plan's to say."""
         agent = self._population.agents.get(step.key)
-        name = agent.memory.lora_name if agent is not None and agent.memory is not None else None
-        return name is None or name in self.view.loras.device
+        memory, loras = agent.memory if agent is not None else None, self.view.loras
+        name = memory.lora_name if memory is not None else None
+        if memory is not None and name is None and memory.model in loras.registered:
+            name = memory.model  # bound by the name of a LoRA that the engine was given by others
+        return name is None or name in loras.device
 
     def give_way(self, why: str, urgent: Collection[str]) -> None:
         """Let go of the engine for `urgent` agents that are about to call. For a while only work goes on for what is

@@ -68,7 +68,11 @@ class Sidecar:
     counts: Counter[str] = field(default_factory=Counter)
     feed_address: str = ""
     api_url: str = ""
+    gateway_url: str = ""
+    strangers: int = 0
+    """Calls that nobody announced which the gateway sees being served."""
     ticked_at: float = field(default_factory=monotonic)
+    _linking: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -123,7 +127,7 @@ class Sidecar:
         self._pursue()
 
     def _pursue(self) -> None:
-        announced = self.population.in_flight()
+        announced = self.population.in_flight() + self.strangers
         leaving = {step.key for step in self.model_plan if step.action is Action.SLEEP}
         for name, plan in self.plans.items():
             if name in leaving:
@@ -154,6 +158,7 @@ class Sidecar:
         bound = list(self._memories(changes.bound))
         for key, memory in (*bound, *self._memories(changes.bound_again)):
             if memory.lora is not None and memory.lora_name is not None:
+                self._linking[memory.lora_name] += 1
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
         in_use = (
             {agent.memory.lora_name for agent in self.population.agents.values() if agent.memory is not None}
@@ -181,6 +186,13 @@ class Sidecar:
                 used = agent.memory.lora_name if agent is not None and agent.memory is not None else None
                 driver.finished(key, used)
 
+    def brings_lora(self, engine: str, name: str) -> bool:
+        """Whether a LoRA is being brought to an engine, or is about to be: then a request for it is early."""
+        plan = self.plans.get(engine, EnginePlan())
+        return name in self._linking or (
+            self.mode is RunMode.ACTIVE and self.drivers[engine].brings(name, plan.loras)
+        )
+
     def _memories(self, keys: Iterable[str]) -> Iterator[tuple[str, Memory]]:
         for key in keys:
             agent = self.population.agents.get(key)
@@ -192,7 +204,8 @@ class Sidecar:
             await asyncio.to_thread(self.library.link, name, original)
         except (LoraError, OSError) as error:
             log.warning("LoRA not taken", agent=agent, lora=name, error=str(error))
-        self.wake()
+        self.cycle()
+        self._linking -= Counter([name])
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

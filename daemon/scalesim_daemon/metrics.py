@@ -20,6 +20,8 @@ GATE_METRICS = {
     "duplicates": ("scalesim_duplicates", "Messages that had come before."),
     "gaps": ("scalesim_gaps", "Holes in a source's sequence numbers."),
 }
+# What the gateway counts in the sidecar, by what the metric's label says.
+GATEWAY_CALLS = {"agents": "calls_of_agents", "nobody": "calls_of_nobody"}
 # Messages and events that were ignored, by why.
 REFUSALS = ("malformed", "unknown", "unopened", "fenced", "refused_versions")
 
@@ -135,6 +137,8 @@ class SidecarCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
         yield from self._feed()
+        if self._sidecar.gateway_url:
+            yield from self._gateway()
         yield from self._agents()
         yield from self._estimators()
         yield from self._engines()
@@ -153,6 +157,14 @@ class SidecarCollector(Collector):
         stale = sum(is_stale for _, is_stale in streams.values())
         yield GaugeMetricFamily(
             "scalesim_sources_stale", "Streams of which something is missing.", value=stale
+        )
+
+    def _gateway(self) -> Iterator[Metric]:
+        counts = self._sidecar.counts
+        calls = CounterMetricFamily("scalesim_gateway_calls", "Calls through the gateway.", labels=["of"])
+        yield _labelled(calls, ((whose, counts[count]) for whose, count in GATEWAY_CALLS.items()))
+        yield CounterMetricFamily(
+            "scalesim_gateway_calls_held", "Calls that waited for their LoRA.", value=counts["calls_held"]
         )
 
     def _agents(self) -> Iterator[Metric]:

@@ -71,7 +71,7 @@ class Changes:
 @dataclass(slots=True)
 class _Voice:
     """One stream's part: its clock, its estimators, and the agents that it has spoken of; of these, those
-    with requests `in_flight`, and those whose `memory` it has bound."""
+    with requests `in_flight`, and those whose `memory` it has bound. `tells_calls` once it has told of one."""
 
     stream: Stream
     clock: StreamClock
@@ -80,6 +80,7 @@ class _Voice:
     in_flight: Counter[str] = field(default_factory=Counter)
     memory: set[str] = field(default_factory=set)
     heard: float = 0.0
+    tells_calls: bool = False
 
 
 class Population:
@@ -100,6 +101,14 @@ class Population:
     def clocks(self) -> dict[str, tuple[Stream, StreamClock]]:
         """Return each source's stream and clock."""
         return {source: (voice.stream, voice.clock) for source, voice in self._voices.items()}
+
+    def sources(self, simulation: str) -> dict[str, bool]:
+        """Return the sources that speak for a simulation, and whether each has ever told of an invocation."""
+        return {
+            source: voice.tells_calls
+            for source, voice in self._voices.items()
+            if voice.stream.simulation == simulation
+        }
 
     def qualities(self) -> dict[str, Quality]:
         """Return how well each source's estimates foretell its invocations."""
@@ -156,7 +165,7 @@ class Population:
         old = self._voices.get(stream.source)
         voice = self._open(stream, old.blend if old else None)
         if old is not None:
-            voice.clock = old.clock
+            voice.clock, voice.tells_calls = old.clock, old.tells_calls
         if now is not None:
             if not voice.clock.advance(now, wall):
                 voice.blend = default_estimators(stream.clock)
@@ -256,6 +265,7 @@ class Population:
             agent = self.agents[key] = Agent(key)
         match event:
             case InvocationStarted():
+                voice.tells_calls = True
                 voice.in_flight[key] += 1
                 agent.in_flight += 1
                 if not restated:

@@ -82,6 +82,14 @@ def _loopback(host: str) -> str:
     return host
 
 
+def _template(text: str) -> str:
+    if not re.search(r"\{[^{}]+\}", text):
+        raise ValueError(
+            f"{text!r} names no field of a request: write one in braces, for example {{metadata.agent}}"
+        )
+    return text
+
+
 def _http(url: str) -> str:
     parts = urlsplit(url)
     if (
@@ -140,6 +148,17 @@ class ApiSettings(Section):
 
     host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
+
+
+class GatewaySettings(Section):
+    """Where the OpenAI-compatible gateway listens, while it is `enabled`; port 0 takes a free one. `simulation` is that
+    of requests that name none; `agent` is a template over a request's body for those that name no agent."""
+
+    enabled: bool = False
+    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8701
+    simulation: Annotated[str, AfterValidator(_simulation)] = "default"
+    agent: Annotated[str, AfterValidator(_template)] | None = None
 
 
 class SschedulerSettings(Section):
@@ -256,6 +275,7 @@ class Settings(BaseSettings):
     feed: FeedSettings = FeedSettings()
     broadcast: BroadcastSettings = BroadcastSettings()
     api: ApiSettings = ApiSettings()
+    gateway: GatewaySettings = GatewaySettings()
     sscheduler: SschedulerSettings = SschedulerSettings()
     redis: RedisSettings = Field(default_factory=RedisSettings)
     engines: tuple[EngineSettings, ...] = ()
@@ -282,6 +302,20 @@ class Settings(BaseSettings):
         twice = [name for name, count in Counter(engine.name for engine in self.engines).items() if count > 1]
         if twice:
             raise ValueError(f"engines: {', '.join(twice)} is named twice: every engine needs its own name")
+        return self
+
+    @model_validator(mode="after")
+    def _gateway_fits(self) -> Settings:
+        if not self.gateway.enabled:
+            return self
+        if self.gateway.port == self.api.port != 0:
+            raise ValueError(
+                f"gateway.port: {self.api.port} is the API's, and the two never share one: by default 8701 and 8700"
+            )
+        if not self.engines:
+            raise ValueError(
+                "gateway: there is no engine to pass requests on to: name one, --engine vllm=URL"
+            )
         return self
 
     @model_validator(mode="after")

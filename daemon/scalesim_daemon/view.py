@@ -29,6 +29,8 @@ from scalesim_daemon.quiet import Quiet
 
 # How long a simulation may take after a call to say what its agent does next.
 SETTLE_SECONDS = 1.0
+# Beyond that, the one that was called by longest ago is taken for an agent's key again.
+MOST_SESSIONS = 20_000
 
 
 class LoraPlaces:
@@ -102,6 +104,7 @@ class EngineView:
         self.announced = 0  # of these the announced ones
         self.served: dict[str, float] = {}
         self.demoted: set[str] = set()
+        self._sessions: OrderedDict[str, str | None] = OrderedDict()
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._serving: Counter[str] = Counter()
         self.blocks_per_invocation = 4.0
@@ -217,6 +220,7 @@ class EngineView:
             return
         match event:
             case Stored():
+                event = self._named(event)
                 self.tree.stored(event)
                 if event.agent is not None:
                     self.served[event.agent] = monotonic()
@@ -231,6 +235,18 @@ class EngineView:
                 self.tree.cleared()
                 self.known, self.unknown_why = False, reason
                 self._stored_since_loss = 0
+
+    def called(self, session: str, agent: str) -> None:
+        """The agent's requests go by a session of another name: what the engine stores for it is the agent's, unless
+        other agents share it."""
+        known = self._sessions.pop(session, agent)
+        self._sessions[session] = agent if known == agent else None
+        if len(self._sessions) > MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+
+    def _named(self, event: Stored) -> Stored:
+        agent = None if event.agent is None else self._sessions.get(event.agent)
+        return event if agent is None else replace(event, agent=agent)
 
     def _relearn(self, stored: int) -> None:
         """After a loss, everything is known again once the engine has filled its cache anew."""

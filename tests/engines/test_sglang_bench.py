@@ -37,7 +37,7 @@ def test_the_tier_keeps_who_is_due_soon_and_is_emptied(tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=LONG) as engine:
             return await SGLANG.emptied(engine)
 
-    with SGLANG.launched(Site("due", tmp_path, 2 * PROMPT, 4 * PROMPT, dues(tmp_path))) as server:
+    with SGLANG.launched(Site("due", tmp_path, "mid", 2 * PROMPT, 4 * PROMPT, dues(tmp_path))) as server:
         assert isinstance(server, SglangServer)
         server.wait_ready()
         near = dict.fromkeys((f"s/{agent}" for agent in NEAR), 1.0)

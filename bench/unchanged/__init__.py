@@ -1,0 +1,1 @@
+"""What a simulation gains whose code knows nothing of the sidecar."""

@@ -1,0 +1,55 @@
+"""Which engine a request goes to: the one that holds its agent's memory, else the one with the least to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+
+from scalesim_daemon.driver import Driver
+from scalesim_daemon.view import EngineView
+
+
+class Routes:
+    """Over all engines, by name in the order of the settings."""
+
+    def __init__(self, drivers: Mapping[str, Driver]) -> None:
+        self._drivers = drivers
+        self._in_flight: Counter[str] = Counter()
+
+    def order(self, agent: str | None, model: str | None) -> list[str]:
+        """Return the engines that may be asked for an agent's request, the best first.
+
+        What serves the model, as far as that is known, and answers; where nothing does, all are tried. Of those that
+        have equally much to do, the one that has served the fewest agents.
+        """
+        views = {name: driver.view for name, driver in self._drivers.items()}
+        able = [name for name, view in views.items() if serves(view, model)] or list(views)
+        alive = [name for name in able if views[name].reachable] or able
+        latest = {name: views[name].served.get(agent or "", 0.0) for name in alive}
+        return sorted(alive, key=lambda name: (-latest[name], self._in_flight[name], len(views[name].served)))
+
+    def known(self, model: str | None) -> str | None:
+        """Return the model where an engine is known to serve it."""
+        views = (driver.view for driver in self._drivers.values())
+        return model if any(view.info is not None and serves(view, model) for view in views) else None
+
+    @contextmanager
+    def serving(self, engine: str, agent: str | None) -> Iterator[None]:
+        """Count a request on an engine, which from then on holds its agent's memory."""
+        if agent is not None:
+            self._drivers[engine].view.served[agent] = monotonic()
+        self._in_flight[engine] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[engine] -= 1
+
+
+def serves(view: EngineView, model: str | None) -> bool:
+    """Whether the engine serves a model, or may: SGLang also names a LoRA `base:lora`."""
+    if model is None or view.info is None:
+        return True
+    names = (model, *model.split(":", 1))
+    return any(name in view.info.base_models or name in view.loras.registered for name in names)
