@@ -75,6 +75,7 @@ lock:                  ## pin the environments of developers and of the daemon's
 	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extra \
 	    --no-emit-package scalesim-sidecar --no-header --no-annotate pyproject.toml -o requirements/$$extra.lock; \
 	done
+	# Of torch's builds for the CPU PyTorch has an index of its own: name it in UV_INDEX, or a folder with the wheel in UV_FIND_LINKS.
 	for name in $(INTEGRATIONS); do \
 	  $(BIN)/uv pip compile --no-config --quiet --generate-hashes --python-version 3.11 --no-header --no-annotate \
 	    --overrides requirements/integration-$$name.without requirements/integration-$$name.in -o requirements/integration-$$name.lock; \

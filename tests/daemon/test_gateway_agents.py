@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from scalesim_daemon.gateway.tags import tagged
 from scalesim_daemon.loop import EnginePlan, Sidecar
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory
+from scalesim_daemon.recording.format import Request as Recorded
+from scalesim_daemon.recording.format import read_header, read_records
+from scalesim_daemon.recording.recorder import Recorder
 from scalesim_daemon.settings import GatewaySettings, SschedulerSettings
 from tests.daemon.gateway_rig import beside, front
 from tests.daemon.live import WITHIN, daemon, emulator, until
@@ -327,3 +331,24 @@ def test_a_daemon_learns_from_calls_alone(tmp_path: Path) -> None:
                     assert (await client.post("/v1/completions", json=body)).status_code == 200
 
     asyncio.run(scene())
+
+
+def test_what_comes_by_the_gateway_is_in_the_recording(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with emulator(tmp_path) as engine:
+            sidecar = beside(tmp_path, engine.url)
+            sidecar.recorder = Recorder(tmp_path / "heard.jsonl", content=False, max_bytes=1 << 20)
+            with closing(sidecar.recorder):
+                async with front(sidecar) as client:
+                    said = {"role": "user", "content": "secret"}
+                    asked = {"model": "base", "messages": [said], "user": "rosa"}
+                    assert (await client.post(CHAT, json=asked)).is_success
+                    assert (await client.get("/v1/models")).is_success
+
+    asyncio.run(scene())
+    with (tmp_path / "heard.jsonl").open("rb") as file:
+        _, offset = read_header(file)
+        records = [record for _, record in read_records(file, offset)]
+    requests = [(record.agent, record.path) for record in records if isinstance(record, Recorded)]
+    assert requests == [("default/rosa", CHAT)]
+    assert b"secret" not in (tmp_path / "heard.jsonl").read_bytes()

@@ -55,6 +55,8 @@ class Gateway:
             request = await read(scope, receive)
             settings = self._settings
             agent = agent_of(request, settings.gateway, settings.sscheduler) if request.generates else None
+            if self._sidecar.recorder is not None and request.method == "POST":
+                self._sidecar.recorder.request(agent, request.path, request.fields)
             with self._noted(request, agent):
                 await _while_connected(receive, self._serve(request, agent, send))
         except Refused as refused:
