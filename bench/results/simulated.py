@@ -54,9 +54,11 @@ def _setting(engine: Mapping[str, Any]) -> str:
 def _traffic(said: Mapping[str, Any] | None) -> str:
     if said is None:
         return ""
+    source = said["source"] or "unknown source"
     return (
-        f" In the class mixed {said['rate']:g} requests in a second, of at most {said['longest']:,} tokens, come that "
-        f"nobody announces: {said['name']} of {said['source'] or 'unknown source'}, sha256 `{said['sha256']}`."
+        f" In the class mixed come requests that nobody announces, {said['rate']:g} a second on average, of at most "
+        f"{said['longest']:,} tokens: {said['name']} of {source}, sha256 `{said['sha256']}`; `TRAFFIC` tells the "
+        "command of it."
     )
 
 

@@ -146,6 +146,7 @@ class Acts:
         chunk = len(tokens) if step.action is Action.TOUCH else self._view.chunk_tokens
         if not tokens:
             yield whole
+            return
         for end in range(chunk, len(tokens) + chunk, chunk):
             yield replace(whole, token_ids=tokens[:end])
 

@@ -243,8 +243,10 @@ class Driver:
             if not (isinstance(error, Unsupported) and self.view.has_slots):
                 log.warning("prefix not tokenized", engine=self.view.name, agent=agent, error=str(error))
                 return
-        self.view.tokenized(agent, memory, tokens)
-        self._wake()
+        known = self._population.agents.get(agent)
+        if known is not None and known.memory == memory:
+            self.view.tokenized(agent, memory, tokens)
+            self._wake()
 
     # Carrying out a plan
 

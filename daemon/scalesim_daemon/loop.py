@@ -185,6 +185,8 @@ class Sidecar:
                 agent = self.population.agents.get(key)
                 used = agent.memory.lora_name if agent is not None and agent.memory is not None else None
                 driver.finished(key, used)
+                if agent is None:
+                    driver.view.forget(key)
 
     def brings_lora(self, engine: str, name: str) -> bool:
         """Whether a LoRA is being brought to an engine, or is about to be: then a request for it is early."""

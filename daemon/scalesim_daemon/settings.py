@@ -114,6 +114,12 @@ def _simulation(name: str) -> str:
     return name
 
 
+def _lora_template(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r}: write an absolute path, such as /models/loras/lora{{agent_id}}")
+    return path
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
@@ -169,7 +175,7 @@ class SschedulerSettings(Section):
     enabled: bool = False
     port: Annotated[int, Field(ge=1, le=65535)] = 8001
     simulation: Annotated[str, AfterValidator(_simulation)] = "sscheduler"
-    loras: str | None = None
+    loras: Annotated[str, AfterValidator(_lora_template)] | None = None
 
 
 class RedisSettings(Section):

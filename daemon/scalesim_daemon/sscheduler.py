@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -83,13 +84,18 @@ def lora_name(agent: str) -> str:
     return f"lora{agent}"
 
 
-def lora_directory(template: str, agent: str) -> str:
-    """Return where an agent's LoRA lies; raises `BadUpdate` for an agent that a path can't name."""
+def lora_of(template: str, agent: str) -> dict[str, str]:
+    """Return the name of an agent's LoRA and where it lies, as `memory.bound` says it; raises `BadUpdate` for an agent
+    that a path or a LoRA's name can't name."""
     if PLACEHOLDER in template and ("/" in agent or "\0" in agent or agent in (".", "..")):
         raise BadUpdate(
             ("agent_data", _shown(agent)), "its LoRA has no path: sscheduler.loras takes plain names"
         )
-    return template.replace(PLACEHOLDER, agent)
+    try:
+        check_id("the name of its LoRA", lora_name(agent))
+    except ValueError as error:
+        raise BadUpdate(("agent_data", _shown(agent)), str(error)) from None
+    return {"lora": template.replace(PLACEHOLDER, agent), "lora_name": lora_name(agent)}
 
 
 def _parse(body: bytes) -> Any:
@@ -108,8 +114,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise BadUpdate((_shown(twice),), "is said twice")
     return found
 
@@ -164,9 +169,7 @@ def _amount(said: Any, *field: str | int) -> float:
     if isinstance(said, bool) or not isinstance(said, int | float):
         raise BadUpdate(field, "must be a number of steps")
     if not 0 <= said <= LARGEST:
-        raise BadUpdate(
-            field, f"must be from 0 to 2**52, got {said:.6g}" if said < 0 else "must be at most 2**52"
-        )
+        raise BadUpdate(field, "must be from 0 to 2**52")
     return said
 
 

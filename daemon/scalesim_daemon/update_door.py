@@ -14,7 +14,7 @@ from scalesim_daemon.door import read_body
 from scalesim_daemon.feed import Sampler
 from scalesim_daemon.gate import Stream
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.sscheduler import BadUpdate, Update, lora_directory, lora_name, read_update
+from scalesim_daemon.sscheduler import BadUpdate, Update, lora_of, read_update
 from scalesim_daemon.wire import Refused
 
 SOURCE = "sscheduler"
@@ -69,8 +69,7 @@ def _bound(sidecar: Sidecar, simulation: str, update: Update) -> Iterator[dict[s
     for agent in update.distances if template is not None else ():
         known = sidecar.population.agents.get(f"{simulation}/{agent}")
         if template is not None and (known is None or known.memory is None):
-            lora = {"lora": lora_directory(template, agent), "lora_name": lora_name(agent)}
-            yield {"type": "memory.bound", "agent": agent, **lora}
+            yield {"type": "memory.bound", "agent": agent, **lora_of(template, agent)}
 
 
 def _changes(sidecar: Sidecar, source: str, update: Update) -> Iterator[dict[str, Any]]:

@@ -111,7 +111,12 @@ def test_after_an_outage_a_server_without_a_name_is_another_one() -> None:
         with pytest.raises(EngineUnavailable):
             await adapter.probe()
         server._answers["/v1/models"] = MODELS
-        assert (await adapter.probe()).incarnation != first
+        second = (await adapter.probe()).incarnation
+        assert second != first
+        server._answers["/v1/completions"] = httpx.ConnectError("refused")
+        with pytest.raises(EngineUnavailable):
+            await adapter.load(ITEM, Tier.DEVICE, deadline=5.0)
+        assert (await adapter.probe()).incarnation not in (first, second)
 
     drive(server, body)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,8 @@ def test_each_agents_lora_is_bound_once_under_its_name(tmp_path: Path) -> None:
             "../7",
         ]
         assert near(sidecar) == {"7": 0, "8": 3}
+        (too_long,) = tell(sidecar, update(3, {"9": 0, "x" * 254: 1}))
+        assert too_long.status_code == 422 and near(sidecar) == {"7": 0, "8": 3}
         tell(sidecar, update(3, {"9": 0}))
         kept = sidecar.population.agents["sscheduler/9"].memory
         assert kept is not None and kept.text == "who I am"
@@ -178,14 +181,15 @@ REFUSED: list[tuple[bytes, list[Any], str]] = [
     (b'{"agent_data": {}}', ["timestep_cnt"], "number"),
     (b'{"agent_data": {}, "timestep_cnt": "3"}', ["timestep_cnt"], "number"),
     (b'{"agent_data": {}, "timestep_cnt": true}', ["timestep_cnt"], "number"),
-    (b'{"agent_data": {}, "timestep_cnt": -1}', ["timestep_cnt"], "got -1"),
+    (b'{"agent_data": {}, "timestep_cnt": -1}', ["timestep_cnt"], "from 0 to 2"),
     (b'{"agent_data": {}, "timestep_cnt": 2.5}', ["timestep_cnt"], "whole"),
     (b'{"agent_data": {}, "timestep_cnt": 1' + b"0" * 400 + b"}", ["timestep_cnt"], "2**52"),
+    (b'{"agent_data": {}, "timestep_cnt": -1' + b"0" * 400 + b"}", ["timestep_cnt"], "2**52"),
     (b'{"timestep_cnt": 1}', ["agent_data"], "neither"),
     (b'{"agent_data": [7], "timestep_cnt": 1}', ["agent_data"], "map"),
     (b'{"agent_data": {"7": "near"}, "timestep_cnt": 1}', ["agent_data", "7"], "number"),
     (b'{"agent_data": {"7": null}, "timestep_cnt": 1}', ["agent_data", "7"], "number"),
-    (b'{"agent_data": {"7": -0.5}, "timestep_cnt": 1}', ["agent_data", "7"], "got -0.5"),
+    (b'{"agent_data": {"7": -0.5}, "timestep_cnt": 1}', ["agent_data", "7"], "from 0 to 2"),
     (b'{"agent_data": {"7": NaN}, "timestep_cnt": 1}', [], "NaN is not JSON"),
     (b'{"agent_data": {"7": 1e400}, "timestep_cnt": 1}', ["agent_data", "7"], "2**52"),
     (b'{"agent_data": {"": 1}, "timestep_cnt": 1}', ["agent_data", ""], "1 to 256"),
@@ -194,7 +198,7 @@ REFUSED: list[tuple[bytes, list[Any], str]] = [
     (b'{"timestep_data": [7], "timestep_cnt": 1}', [BUCKET], "map"),
     (b'{"timestep_data": {"soon": [7]}, "timestep_cnt": 1}', [BUCKET, "soon"], "number"),
     (b'{"timestep_data": {"nan": [7]}, "timestep_cnt": 1}', [BUCKET, "nan"], "number"),
-    (b'{"timestep_data": {"-1": [7]}, "timestep_cnt": 1}', [BUCKET, "-1"], "got -1"),
+    (b'{"timestep_data": {"-1": [7]}, "timestep_cnt": 1}', [BUCKET, "-1"], "from 0 to 2"),
     (b'{"timestep_data": {"1": 7}, "timestep_cnt": 1}', [BUCKET, "1"], "list"),
     (b'{"timestep_data": {"1": [[7]]}, "timestep_cnt": 1}', [BUCKET, "1", 0], "named"),
     (b'{"timestep_data": {"1": [7], "2": [8, "7"]}, "timestep_cnt": 1}', [BUCKET, "2", 1], "distance 1"),
@@ -219,6 +223,15 @@ def test_what_cant_be_is_refused_by_its_field(body: bytes, field: list[Any], why
         read_update(body)
     assert list(caught.value.field) == field
     assert why in caught.value.reason
+
+
+def test_to_find_what_is_said_twice_takes_no_longer_than_to_read_it() -> None:
+    names = [*map(str, range(200_000)), "199999"]
+    body = ",".join(f'"{name}":1' for name in names)
+    began = time.process_time()
+    with pytest.raises(BadUpdate, match="199999: is said twice"):
+        read_update(f'{{"agent_data": {{{body}}}, "timestep_cnt": 1}}'.encode())
+    assert time.process_time() - began < 10.0
 
 
 def test_nothing_holds_of_what_is_refused(sidecar: Sidecar) -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scalesim_adapters.base import EngineAdapter, MemoryKind
+from scalesim_daemon.acts import Acts
+from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.plan import Action, Step
+from scalesim_daemon.population import Population
 from scalesim_daemon.promptslots import Prefix, PromptSlots, common
+from scalesim_daemon.view import EngineView
 
 NAMESPACE = (None, None)
 LENGTH = 40
@@ -182,3 +190,13 @@ def test_text_and_conversations_have_a_length_too() -> None:
     assert (text.length, talk.length) == (11, 11)
     assert text.similarity(Prefix(NAMESPACE, text="x" * 20)) == pytest.approx(20 / 41)
     assert text.similarity(talk) == text.similarity(Prefix(("lora", None), text="x" * 41)) == 0
+
+
+@pytest.mark.parametrize("action", [Action.LOAD, Action.TOUCH])
+def test_a_prefix_without_tokens_is_one_piece_loaded_or_touched(action: Action, tmp_path: Path) -> None:
+    view = EngineView("engine", quiet_share=0.0)
+    library = LoraLibrary(tmp_path / "links", tmp_path / "staging", 1 << 20)
+    acts = Acts(cast(EngineAdapter, None), view, Population(), library)
+    step = Step(action, MemoryKind.PREFIX_KV, "sim/a", 0, 1, 1.0, "a test")
+    (piece,) = acts._pieces(step, Prefix(NAMESPACE, text="who I am"), "base", None)
+    assert (piece.text, piece.token_ids) == ("who I am", ())

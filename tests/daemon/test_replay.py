@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from scalesim_client import Publisher
@@ -99,11 +100,11 @@ def test_from_the_simulation_to_the_file_to_another_daemon(tmp_path: Path) -> No
 
 
 def test_the_pace_is_the_recorded_one_or_a_multiple(tmp_path: Path) -> None:
-    records: list[Record] = [Message(0.3, "s", None, [acts_until("a", 3)])]
+    records: list[Record] = [Message(3600.0, "s", None, [acts_until("a", 3)])]
 
     async def scene() -> None:
         async with daemon(tmp_path) as (sidecar, _):
-            for speed, least in ((1.0, 0.3), (3.0, 0.1), (0.0, 0.0)):
+            for speed, least in ((36_000.0, 0.1), (0.0, 0.0)):
                 began = time.monotonic()
                 tally = await played(records, ApiTarget(sidecar.api_url), speed=speed)
                 assert time.monotonic() - began >= tally.seconds >= least
@@ -123,6 +124,33 @@ def test_incarnations_keep_their_order_so_that_fenced_stays_fenced(tmp_path: Pat
             await played(records, target)
             assert distances(await api.get("/v1/agents")) == {"village/a": 3.0}
             assert len(target.refused) == 1 and "older" in target.refused[0]
+
+    asyncio.run(scene())
+
+
+def test_a_source_that_spoke_before_it_opened_is_the_same_again(tmp_path: Path) -> None:
+    records: list[Record] = [
+        Message(0.0, "s", None, [{"type": "agent.woken", "agent": "a"}]),
+        Message(0.0, "s", None, [opened("s", 5)]),
+        Message(0.0, "s", None, [acts_until("a", 3)]),
+    ]
+
+    async def scene() -> None:
+        async with daemon(tmp_path) as (sidecar, api):
+            await played(records, ApiTarget(sidecar.api_url))
+            assert distances(await api.get("/v1/agents")) == {"village/a": 3.0}
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("status", "said"), [(200, {"ok": 1}), (404, []), (500, {"error": "no"})])
+def test_what_answers_json_and_is_no_daemon_is_named(status: int, said: Any) -> None:
+    async def scene() -> None:
+        target = ApiTarget("http://127.0.0.1:1")
+        answer = httpx.MockTransport(lambda _: httpx.Response(status, json=said))
+        target._client = httpx.AsyncClient(base_url="http://elsewhere", transport=answer)
+        with pytest.raises(Unreachable, match="is no scalesimd of this version"):
+            await played([Message(0.0, "s", None, [acts_until("a", 3)])], target)
 
     asyncio.run(scene())
 

@@ -117,6 +117,10 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
         ),
         ({"planner": {"quiet_share": "nan"}}, "planner.quiet_share"),
         ({"loras": {"staging_bytes": "-1"}}, "loras.staging_bytes"),
+        (
+            {"sscheduler": {"loras": "loras/{agent_id}"}},
+            "sscheduler.loras: 'loras/{agent_id}': write an absolute",
+        ),
         ({"mode": "sleeping"}, "mode: Input should be 'active', 'paused' or 'observe'"),
     ],
 )

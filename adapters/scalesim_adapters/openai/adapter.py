@@ -8,7 +8,8 @@ for whole prompts, whoever drives it keeps account of what was sent there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -76,13 +77,9 @@ class OpenaiAdapter:
 
     async def probe(self) -> EngineInfo:
         """Ask who the engine is. It is sent no prompt."""
-        try:
+        with self._counting_outages():
             models = routes.base_models(await routes.model_cards(self._http))
             props = await llamacpp.props(self._http)
-        except EngineUnavailable:
-            # What doesn't name its incarnation may have been another one before it was away.
-            self._outages += 1
-            raise
         if props != self._props:
             self._props, self._empties = props, False
             self._held.clear()
@@ -123,7 +120,8 @@ class OpenaiAdapter:
             info = self._info or await self.probe()
             if item.model not in info.base_models:
                 raise NotFound(f"the server has no model {item.model!r}")
-            return await self._load_prefix(item, info, deadline)
+            with self._counting_outages():
+                return await self._load_prefix(item, info, deadline)
 
     async def evict(self, item: Item, to: Tier, *, deadline: float) -> Outcome:
         """Raise `Unsupported`: what such an engine caches leaves when something else takes its place."""
@@ -156,6 +154,15 @@ class OpenaiAdapter:
     async def close(self) -> None:
         """Close connections."""
         await self._http.close()
+
+    @contextmanager
+    def _counting_outages(self) -> Iterator[None]:
+        """What doesn't name its incarnation may be another one when it is back."""
+        try:
+            yield
+        except EngineUnavailable:
+            self._outages += 1
+            raise
 
     @property
     def _tells_slots(self) -> bool:

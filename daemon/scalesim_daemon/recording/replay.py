@@ -40,7 +40,8 @@ class Renewal:
         source = message.source
         opens = any(_incarnation_of(event) is not None for event in message.events)
         if message.seq is None and source not in self._shifts and not opens:
-            self._shifts[source] = 0
+            # By the gate it is incarnation 0 of itself.
+            self._shifts[source] = self._incarnation
             yield Message(message.after, source, None, [_opened(source, self._incarnation)])
         yield Message(
             message.after, source, message.seq, [self._newer(source, event) for event in message.events]

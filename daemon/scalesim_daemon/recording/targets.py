@@ -83,7 +83,12 @@ class FeedTarget:
     async def send(self, source: str, seq: int | None, events: Sequence[Any]) -> None:
         """Send one message, and hear what the daemon has said meanwhile."""
         number = self._last.get(source, -1) + 1 if seq is None else seq
-        await self._put(source, number, events)
+        try:
+            await self._put(source, number, events)
+        except ValueError as error:
+            # What came as JSON may be longer in msgpack than a message may be.
+            self.refused.append(str(error))
+            return
         self._last[source] = max(self._last.get(source, -1), number)
         while await self._socket.poll(0):
             await self._hear()
@@ -152,10 +157,13 @@ class ApiTarget:
             ) from None
         except ValueError:
             raise Unreachable(f"{self._url} is no scalesimd of this version") from None
-        if answer.status_code == httpx.codes.OK:
-            self.refused += [f"{one['type']}: {one['reason']}" for one in said["refused"]]
-        else:
-            self.refused.append(str(said.get("detail")))
+        try:
+            if answer.status_code == httpx.codes.OK:
+                self.refused += [f"{one['type']}: {one['reason']}" for one in said["refused"]]
+            else:
+                self.refused.append(str(said["detail"]))
+        except (KeyError, TypeError):
+            raise Unreachable(f"{self._url} is no scalesimd of this version") from None
 
     async def finish(self) -> None:
         """Every message was answered."""
