@@ -62,10 +62,10 @@ bench-gateway: setup   ## what the gateway adds to 200 streams of 10 chunks a se
 	$(BIN)/python -m bench.gateway
 
 BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
-	$(if $(TRAFFIC),--traffic $(TRAFFIC))
+	$(if $(TRAFFIC),--traffic $(TRAFFIC)) $(if $(CLASSES),--classes $(CLASSES))
 BENCHED := $(or $(ENGINE),vllm)
 
-bench-engine: setup engine-$(BENCHED)  ## classes of workloads without pause on a real vLLM, alone and told this or that; ENGINE=sglang, FULL, STEPS, SEED, TRAFFIC
+bench-engine: setup engine-$(BENCHED)  ## classes of workloads without pause on a real vLLM, alone and told this or that; ENGINE=sglang, FULL, CLASSES, STEPS, SEED, TRAFFIC
 	$(BIN)/python -m bench.engine --engine $(BENCHED) $(BENCH_ENGINE_FLAGS) --out $(if $(FULL),docs/results,out)/engine-$(BENCHED).json
 	@$(if $(FULL),$(BIN)/python -m bench.results >&2)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,11 +74,19 @@ def _conditions(
         repetitions=min(map(len, alone.values())),
         seed=options.seed,
         cores=os.cpu_count() or 1,
-        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        played=dict.fromkeys(played, f"{datetime.now(UTC):%Y-%m-%d}, commit {_commit()}"),
         active={name: round(fmean(map(_active, runs)), 4) for name, runs in alone.items()},
         flags=kind.flags,
         traffic=traffic,
     )
+
+
+def _commit() -> str:
+    """Return whose code was played; with a + where it was changed since."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or "unknown"
 
 
 def _active(run: Run) -> float:

@@ -23,7 +23,8 @@ class Conditions(msgspec.Struct, frozen=True):
     """Under what the figures were measured. The pool and the tier are shares of what all agents' prompts take; of
     `steps` the first `warmup` don't count. Repetition n plays the workloads of seed `seed` + n, from 0. `active` is the
     share of the agents that calls in a counted step, of each class, and `flags` says whose flags the engines have.
-    `traffic` is the file of the requests that nobody announced: its name, sha256, and source."""
+    `played` is when each class was, and by which commit's code. `traffic` is the file of the requests that nobody
+    announced: its name, sha256, and source."""
 
     engine: str
     model: str
@@ -38,7 +39,7 @@ class Conditions(msgspec.Struct, frozen=True):
     repetitions: int
     seed: int
     cores: int
-    date: str
+    played: dict[str, str]
     active: dict[str, float]
     flags: str
     traffic: dict[str, str | None] | None = None
@@ -106,9 +107,27 @@ def line(result: Result) -> str:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the result to a file, whose folder is made where it isn't there."""
+    """Write the result to a file, whose folder is made where it isn't there. Classes that were played before under the
+    same conditions, and not now, stay in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        result = beside(result, read(path))
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+
+
+def beside(result: Result, before: Result) -> Result:
+    """Return the result with the classes that it lacks from one before, where the conditions of both are the same."""
+    new, old = result.conditions, before.conditions
+    both = msgspec.structs.replace(
+        new,
+        active=old.active | new.active,
+        played=old.played | new.played,
+        traffic=new.traffic or old.traffic,
+    )
+    own = {"active": old.active, "played": old.played, "traffic": old.traffic}
+    if msgspec.structs.replace(both, **own) != old:
+        return result
+    return Result(both, before.classes | result.classes)
 
 
 def read(path: Path) -> Result:

@@ -131,16 +131,33 @@ def test_the_interval_covers_the_truth_nine_times_out_of_ten() -> None:
 def test_the_result_survives_its_file_and_its_line_has_what_was_agreed(
     numbers: dict[str, Numbers], tmp_path: Path
 ) -> None:
-    conditions = Conditions(
-        "vLLM", "mid", 25, 1088, 16, 0.25, 6800, 0.5, 3, WARMUP, 3, 1, 2, "2026-01-01", {}, ""
-    )
-    result = Result(conditions, {"interaction": numbers})
+    result = Result(played("interaction"), {"interaction": numbers})
     write(result, tmp_path / "docs" / "engine.json")
     assert read(tmp_path / "docs" / "engine.json") == result
     said = json.loads(line(result))
     assert said["engine"] == "vLLM"
     assert set(said["classes"]["interaction"]["both"]) == set(LINE)
     assert said["classes"]["interaction"]["both"]["makespan_ratio"] == 2.0
+
+
+def played(name: str, steps: int = 3) -> Conditions:
+    on = {name: "2026-01-01"}
+    return Conditions(
+        "vLLM", "mid", 25, 1088, 16, 0.25, 6800, 0.5, steps, WARMUP, 3, 1, 2, on, {name: 0.2}, ""
+    )
+
+
+def test_classes_of_an_earlier_run_stay_where_the_conditions_are_the_same(
+    numbers: dict[str, Numbers], tmp_path: Path
+) -> None:
+    path = tmp_path / "engine.json"
+    write(Result(played("interaction"), {"interaction": numbers}), path)
+    write(Result(played("path"), {"path": numbers}), path)
+    both = read(path)
+    assert list(both.classes) == list(both.conditions.played) == list(both.conditions.active)
+    assert set(both.classes) == {"interaction", "path"}
+    write(Result(played("path", steps=4), {"path": numbers}), path)
+    assert set(read(path).classes) == {"path"}
 
 
 def test_the_headline_stands_beside_the_control_and_the_ceiling(numbers: dict[str, Numbers]) -> None:

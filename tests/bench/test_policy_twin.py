@@ -29,7 +29,7 @@ CONDITIONS = Conditions(
     repetitions=1,
     seed=4,
     cores=2,
-    date="2026-11-25",
+    played={"interaction": "2026-11-25, commit 1234567"},
     active={},
     flags="",
 )

@@ -31,7 +31,7 @@ CONDITIONS = Conditions(
     repetitions=2,
     seed=1,
     cores=2,
-    date="2026-11-25",
+    played={"interaction": "2026-11-25, commit 1234567"},
     active={"interaction": 0.168},
     flags="all engines run with the sidecar's flags",
 )
