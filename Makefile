@@ -12,7 +12,7 @@ ENVS := .envs
 INTEGRATIONS := mesa-llm concordia oasis agentsociety
 SOURCES := client estimators adapters daemon bench examples tests
 
-.PHONY: setup test check fix lock wire demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: setup test check fix lock wire metrics demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
@@ -142,6 +142,9 @@ test-publishers: setup ## publishers in Node, C and Rust, built and run against 
 
 wire: setup            ## golden bytes and the table of events in docs/wire.md, from the Python client
 	$(BIN)/python -m tests.client.wire_page
+
+metrics: setup         ## the table of metrics in docs/metrics.md, from a registry
+	$(BIN)/python -m tests.daemon.metrics_page
 
 # One environment per simulation library that doesn't fit beside the others, without what a loop of steps never imports.
 $(INTEGRATIONS:%=integration-%): integration-%: $(ENVS)/%/.done

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 SMALL = 64 * 1024**2
+
+# Daemons in a test's own process log where a daemon does: what a command prints beside them is the command's alone.
+structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.__stderr__))
 
 
 @pytest.fixture

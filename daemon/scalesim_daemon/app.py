@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,7 +26,10 @@ from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.recording.recorder import open_recorder
 from scalesim_daemon.segments import provide_segments
 from scalesim_daemon.settings import ConfigError, EngineSettings, LogSettings, Settings
+from scalesim_daemon.tracing import open_traces
 from scalesim_daemon.view import EngineView
+
+LAST_ANSWERS_SECONDS = 3
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +65,9 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         sidecar.recorder = open_recorder(settings.record)
         if sidecar.recorder is not None:
             stack.callback(sidecar.recorder.close)
+        sidecar.traces = open_traces(os.environ)
+        if sidecar.traces is not None:
+            stack.push_async_callback(asyncio.to_thread, sidecar.traces.close)
         mirroring = await _open_store(stack, sidecar)
         feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe)
         stack.callback(feed.close)
@@ -190,7 +197,7 @@ async def _serving(
             access_log=False,
             lifespan="off",
             ws="none",
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             **options,  # type: ignore[arg-type]
         )
     )

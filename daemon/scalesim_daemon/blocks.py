@@ -177,6 +177,11 @@ class BlockTree:
     # What one asks
 
     @property
+    def evictions(self) -> int:
+        """How many blocks the engine evicted."""
+        return self._order.evictions
+
+    @property
     def unpredicted(self) -> int:
         """How many evictions the order of the groups didn't foresee."""
         return self._order.unpredicted
@@ -184,6 +189,10 @@ class BlockTree:
     def prefix_blocks(self, agent: str) -> int:
         """Return the length of the agent's prefix in blocks, 0 where it isn't known."""
         return len(self._prefixes.get(agent, ()))
+
+    def prefix_tokens(self, agent: str) -> int:
+        """Return the length of the agent's prefix in tokens, 0 where it isn't known."""
+        return self.prefix_blocks(agent) * self.block_size
 
     def resident_blocks(self, agent: str) -> int:
         """Return how many blocks at the head of the agent's prefix are on the device without a hole."""

@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic, time
 
@@ -28,6 +27,7 @@ from scalesim_daemon.backoff import Backoff
 from scalesim_daemon.loras import LoraLibrary, NoRoom
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
+from scalesim_daemon.records import Record
 from scalesim_daemon.view import EngineView
 
 PROBE_SECONDS = 5.0
@@ -47,18 +47,6 @@ KEPT_RECORDS = 1000
 REQUESTS = (Action.LOAD, Action.TOUCH)
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One step that was carried out, put off, or cancelled, or failed: what people read to learn why."""
-
-    at: float
-    engine: str
-    step: Step
-    result: str
-    seconds: float
-    computed: int
 
 
 class Driver:
@@ -120,9 +108,6 @@ class Driver:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if fresh:
-                log.info(
-                    "engine found", engine=self.view.name, version=info.version, blocks=self.view.capacity
-                )
                 for agent in self._population.agents.values():
                     if agent.memory is not None:
                         self.bind(agent.key, agent.memory)
@@ -139,9 +124,8 @@ class Driver:
 
     def _unreachable(self, error: EngineError) -> None:
         self._doubt.set()
-        if self.view.error is None:
-            log.warning("engine does not answer", engine=self.view.name, error=str(error))
-        self.view.unreachable(str(error))
+        if self.view.unreachable(str(error)):
+            self._wake()
 
     def lost(self, why: str) -> None:
         """A request that wasn't ours found the engine unreachable: it is looked for at once."""
@@ -369,6 +353,8 @@ class Driver:
             self.view.quiet.spent(seconds, monotonic())
         if result == "done":
             self.view.took(step, seconds)
+            if step.action is Action.LOAD:
+                self.view.ledger.brought(step)
         record = Record(time(), self.view.name, step, result, seconds, computed)
         self.records.append(record)
         self._record(record)

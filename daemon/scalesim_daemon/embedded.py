@@ -151,18 +151,23 @@ class EmbeddedValkey:
                     await asyncio.sleep(POLL_SECONDS)
 
     async def _keep_running(self) -> None:
+        failing: str | None = None
         while True:
             assert self._process is not None
             status = await self._process.wait()
             async with self._turn:
                 if self._stopping:
                     return
-                log.warning("the embedded Valkey died, starting it again", status=status)
+                if failing is None:
+                    log.warning("the embedded Valkey died, starting it again", status=status)
                 try:
                     await self._launch()
+                    failing = None
                     continue
                 except (EmbeddedError, OSError) as error:
-                    log.error("the embedded Valkey does not start", error=str(error))
+                    if failing != str(error):
+                        log.error("the embedded Valkey does not start", error=str(error))
+                    failing = str(error)
                     await self._end()
             await asyncio.sleep(RESTART_SECONDS)
 

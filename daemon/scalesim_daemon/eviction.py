@@ -91,9 +91,10 @@ def _is_missed(block: Block, release: Release) -> bool:
 
 
 class EvictionOrder:
-    """Who goes first. `unpredicted` counts the evictions that this order didn't foresee."""
+    """Who goes first. Of all `evictions`, `unpredicted` counts those that this order didn't foresee."""
 
     def __init__(self) -> None:
+        self.evictions = 0
         self.unpredicted = 0
         self._releases: OrderedDict[Release, None] = OrderedDict()
         self._serial = 0
@@ -135,6 +136,7 @@ class EvictionOrder:
 
         What stood before it must have been used since: it is put right behind.
         """
+        self.evictions += 1
         placed = [
             (block.release.serial, block.release, block) for block in copies if block.release is not None
         ]

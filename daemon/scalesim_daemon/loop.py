@@ -17,7 +17,8 @@ import structlog
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.board import DueRecord
 from scalesim_daemon.broadcast import Broadcast
-from scalesim_daemon.driver import Driver, Record
+from scalesim_daemon.changelog import Changelog
+from scalesim_daemon.driver import Driver
 from scalesim_daemon.gate import Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.plan import Action, Step
@@ -27,8 +28,11 @@ from scalesim_daemon.plan_loras import plan_loras
 from scalesim_daemon.plan_models import plan_models
 from scalesim_daemon.population import Changes, Memory, Population
 from scalesim_daemon.recording.recorder import Recorder
+from scalesim_daemon.records import Record
 from scalesim_daemon.settings import RunMode, Settings
 from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache, model_cache
+from scalesim_daemon.timings import Timings
+from scalesim_daemon.tracing import Traces
 
 if TYPE_CHECKING:  # Where nothing is kept in Redis its client isn't loaded.
     from scalesim_daemon.store import Mirror
@@ -66,12 +70,16 @@ class Sidecar:
     model_plan: Sequence[Step] = ()
     decisions: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
     counts: Counter[str] = field(default_factory=Counter)
+    timings: Timings = field(default_factory=Timings)
+    changelog: Changelog = field(default_factory=Changelog)
+    traces: Traces | None = None
     feed_address: str = ""
     api_url: str = ""
     gateway_url: str = ""
     strangers: int = 0
     """Calls that nobody announced which the gateway sees being served."""
     ticked_at: float = field(default_factory=monotonic)
+    _not_taken: dict[str, str] = field(default_factory=dict)
     _linking: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,6 +98,7 @@ class Sidecar:
     ) -> Verdict:
         """Let one message through the gate and apply what it admits. `peer` is the connection that it came by, where
         connections are told apart."""
+        self.counts["messages"] += 1
         if self.recorder is not None:
             self.recorder.message(topic, seq, raws)
         verdict = self.gate.admit(topic, seq, raws, peer)
@@ -111,6 +120,20 @@ class Sidecar:
 
     def cycle(self) -> None:
         """Do one round. It never waits for an engine."""
+        began, started = time(), monotonic()
+        self._round()
+        self._say_changes()
+        seconds = monotonic() - started
+        self.timings.cycle(seconds)
+        if self.traces is not None:
+            under_way = {name: driver.in_flight for name, driver in self.drivers.items()}
+            self.traces.cycle(began, seconds, self.mode, under_way)
+
+    def _say_changes(self) -> None:
+        views = (driver.view for driver in self.drivers.values())
+        self.changelog.note(self.mode, views, self.gate.streams(), self.population.qualities())
+
+    def _round(self) -> None:
         self.ticked_at = monotonic()
         self.counts["cycles"] += 1
         self.population.give_up_silent(self.ticked_at)
@@ -140,6 +163,10 @@ class Sidecar:
     def record(self, record: Record) -> None:
         """Keep what a driver did, for people and for the mirror."""
         self.decisions.append(record)
+        self.timings.step(record)
+        self.changelog.acted(record)
+        if self.traces is not None:
+            self.traces.step(record)
         if self.mirror is None:
             return
         self.mirror.decision(
@@ -205,7 +232,12 @@ class Sidecar:
         try:
             await asyncio.to_thread(self.library.link, name, original)
         except (LoraError, OSError) as error:
-            log.warning("LoRA not taken", agent=agent, lora=name, error=str(error))
+            # A simulation binds it anew with every snapshot.
+            if self._not_taken.get(name) != str(error):
+                log.warning("LoRA not taken", agent=agent, lora=name, error=str(error))
+            self._not_taken[name] = str(error)
+        else:
+            self._not_taken.pop(name, None)
         self.cycle()
         self._linking -= Counter([name])
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from time import monotonic
 from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from scalesim_adapters.base import Tier
 from scalesim_daemon import report_estimators
 from scalesim_daemon.loop import EnginePlan, Sidecar
-from scalesim_daemon.report_engines import free_blocks
+from scalesim_daemon.readings import ENGINE_COUNTERS, ENGINE_GAUGES, ESTIMATOR_GAUGES
+from scalesim_daemon.settings import RunMode
 from scalesim_daemon.view import EngineView
-from scalesim_estimators import Figures
 
 # What the gate counts, and the metric that shows it.
 GATE_METRICS = {
@@ -26,99 +29,6 @@ GATEWAY_CALLS = {"agents": "calls_of_agents", "nobody": "calls_of_nobody"}
 REFUSALS = ("malformed", "unknown", "unopened", "fenced", "refused_versions")
 
 Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
-Reading = tuple[str, str, Callable[[EngineView], float | None]]
-ENGINE_GAUGES: tuple[Reading, ...] = (
-    ("scalesim_engine_up", "Whether the engine answers.", lambda view: view.reachable),
-    ("scalesim_engine_known", "Whether the engine's blocks are known.", lambda view: view.known),
-    (
-        "scalesim_blocks_capacity",
-        "Device blocks that requests can use.",
-        lambda view: view.capacity,
-    ),
-    (
-        "scalesim_blocks_resident",
-        "Device blocks whose content is known.",
-        lambda view: view.tree.resident if view.tree and view.known else None,
-    ),
-    ("scalesim_blocks_free", "Device blocks that hold nothing reusable.", free_blocks),
-    ("scalesim_loras_on_device", "LoRAs in device places.", lambda view: len(view.loras.device)),
-)
-ENGINE_COUNTERS: tuple[Reading, ...] = (
-    ("scalesim_engine_restarts", "Restarts of the engine.", lambda view: view.restarts),
-    (
-        "scalesim_blocks_lost",
-        "Blocks of agents' prefixes that the engine evicted.",
-        lambda view: view.lost_blocks,
-    ),
-    (
-        "scalesim_unpredicted_evictions",
-        "Evictions that the order of blocks didn't foresee.",
-        lambda view: view.tree.unpredicted if view.tree else 0,
-    ),
-    ("scalesim_prefetches", "Prefetches, one per agent and invocation.", lambda view: view.ledger.prefetches),
-    ("scalesim_prefetches_used", "Prefetches that an invocation found.", lambda view: view.ledger.used),
-    (
-        "scalesim_prefetches_wasted",
-        "Prefetches that were gone when the invocation came.",
-        lambda view: view.ledger.wasted,
-    ),
-    ("scalesim_prefetched_tokens", "Tokens computed for prefetches.", lambda view: view.ledger.tokens),
-    (
-        "scalesim_prefetched_tokens_wasted",
-        "Tokens computed for prefetches and not used.",
-        lambda view: view.ledger.tokens_wasted,
-    ),
-    ("scalesim_touches", "Requests that only refreshed what was there.", lambda view: view.ledger.touches),
-    (
-        "scalesim_steps_cancelled",
-        "Steps stopped because the engine was needed.",
-        lambda view: view.ledger.cancelled,
-    ),
-    ("scalesim_steps_failed", "Steps that the engine did not carry out.", lambda view: view.ledger.failed),
-)
-
-ESTIMATOR_GAUGES: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
-    (
-        "scalesim_estimator_order_pairs",
-        "Pairs of invocations that the estimator decided.",
-        lambda figures: figures.pairs,
-    ),
-    (
-        "scalesim_estimator_order_accuracy_ratio",
-        "Share of the pairs that the estimator decided that were put in the right order.",
-        lambda figures: figures.order_accuracy,
-    ),
-    (
-        "scalesim_estimator_recency_accuracy_ratio",
-        "Share of the pairs that the estimator decided that recency puts in the right order.",
-        lambda figures: figures.recency_accuracy,
-    ),
-    (
-        "scalesim_estimator_coverage_ratio",
-        "Share of the invocations that the estimator foresaw.",
-        lambda figures: figures.coverage,
-    ),
-    (
-        "scalesim_estimator_lead_error_clock_units",
-        "Mean time between due and invocation, in units of the streams' clock.",
-        lambda figures: figures.lead_error,
-    ),
-    (
-        "scalesim_estimator_hits_ratio",
-        "Share of the invocations that the estimator foresaw that came in time.",
-        lambda figures: figures.hit_rate,
-    ),
-    (
-        "scalesim_estimator_confidence_ratio",
-        "Mean confidence of the estimator in the invocations that it foresaw.",
-        lambda figures: figures.confidence,
-    ),
-    (
-        "scalesim_estimator_brier_score_ratio",
-        "Mean squared difference between confidence and outcome.",
-        lambda figures: figures.brier,
-    ),
-)
 
 
 def build_registry(sidecar: Sidecar) -> CollectorRegistry:
@@ -136,16 +46,41 @@ class SidecarCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
+        yield from self._process()
         yield from self._feed()
         if self._sidecar.gateway_url:
             yield from self._gateway()
         yield from self._agents()
         yield from self._estimators()
         yield from self._engines()
+        yield from self._memory()
         yield from self._loop()
+        yield from self._store()
+
+    def _process(self) -> Iterator[Metric]:
+        sidecar = self._sidecar
+        yield _labelled(
+            GaugeMetricFamily(
+                "scalesim_build_info", "Always 1; the label is the version.", labels=["version"]
+            ),
+            [(version("scalesim-sidecar"), 1.0)],
+        )
+        yield _labelled(
+            GaugeMetricFamily("scalesim_mode", "Which mode the daemon is in: 1 for that.", labels=["mode"]),
+            ((mode, float(mode is sidecar.mode)) for mode in RunMode),
+        )
+        if sidecar.recorder is not None:
+            yield GaugeMetricFamily(
+                "scalesim_recording_left_bytes",
+                "How much more may be recorded, 0 once the recording has ended.",
+                value=sidecar.recorder.left_bytes,
+            )
 
     def _feed(self) -> Iterator[Metric]:
         gate = self._sidecar.gate
+        yield CounterMetricFamily(
+            "scalesim_messages", "Messages that came in by any door.", value=self._sidecar.counts["messages"]
+        )
         for count, (name, text) in GATE_METRICS.items():
             yield CounterMetricFamily(name, text, value=gate.counts[count])
         yield _labelled(
@@ -186,15 +121,15 @@ class SidecarCollector(Collector):
             "Scored pairs of invocations that the accuracy rests on.",
             value=order.pairs,
         )
-        if order.order_accuracy is not None and order.recency_accuracy is not None:
-            yield _labelled(
-                GaugeMetricFamily(
-                    "scalesim_distance_order_accuracy_ratio",
-                    "Share of pairs of invocations that were put in the right order, by what orders them.",
-                    labels=["by"],
-                ),
-                (("estimates", order.order_accuracy), ("recency", order.recency_accuracy)),
-            )
+        known = (("estimates", order.order_accuracy), ("recency", order.recency_accuracy))
+        yield _labelled(
+            GaugeMetricFamily(
+                "scalesim_distance_order_accuracy_ratio",
+                "Share of pairs of invocations that were put in the right order, by what orders them.",
+                labels=["by"],
+            ),
+            ((by, share) for by, share in known if share is not None),
+        )
 
     def _estimators(self) -> Iterator[Metric]:
         known = report_estimators.by_clock(self._sidecar.population)
@@ -226,9 +161,67 @@ class SidecarCollector(Collector):
             if value is not None:
                 yield engine, value
 
+    def _memory(self) -> Iterator[Metric]:
+        sidecar = self._sidecar
+        loras = GaugeMetricFamily(
+            "scalesim_loras", "LoRAs in the engine's places.", labels=["engine", "tier"]
+        )
+        places = GaugeMetricFamily(
+            "scalesim_lora_places", "Places that the engine has for LoRAs.", labels=["engine", "tier"]
+        )
+        reloads = CounterMetricFamily(
+            "scalesim_reloads",
+            "Loads of what had been loaded before and was lost unused.",
+            labels=["engine", "kind"],
+        )
+        for name, driver in sidecar.drivers.items():
+            known = driver.view.loras
+            tiers = (
+                (Tier.DEVICE, known.device, known.device_places),
+                (Tier.HOST, known.host, known.host_places),
+            )
+            for tier, held, count in tiers:
+                loras.add_metric([name, tier], len(held))
+                if count is not None:
+                    places.add_metric([name, tier], count)
+            for kind, times in driver.view.ledger.reloads.items():
+                reloads.add_metric([name, kind], times)
+        yield from (loras, places, reloads)
+        yield _labelled(
+            GaugeMetricFamily(
+                "scalesim_host_tier_bytes", "Shared memory for the plug-in's host tier.", labels=["engine"]
+            ),
+            (
+                (one.name, one.host_tier.bytes)
+                for one in sidecar.settings.engines
+                if one.host_tier is not None
+            ),
+        )
+        budget = sidecar.settings.loras.staging_bytes
+        yield GaugeMetricFamily(
+            "scalesim_lora_staging_budget_bytes", "Host memory that LoRAs' files may take.", value=budget
+        )
+        yield GaugeMetricFamily(
+            "scalesim_lora_staged_bytes",
+            "Host memory that LoRAs' files take.",
+            value=budget - sidecar.library.inventory()[1],
+        )
+        if sidecar.settings.models.budget_bytes is not None:
+            yield GaugeMetricFamily(
+                "scalesim_models_budget_bytes",
+                "Device memory that models which are awake may take together.",
+                value=sidecar.settings.models.budget_bytes,
+            )
+
     def _loop(self) -> Iterator[Metric]:
         sidecar = self._sidecar
         yield CounterMetricFamily("scalesim_cycles", "Rounds of the loop.", value=sidecar.counts["cycles"])
+        yield GaugeMetricFamily(
+            "scalesim_cycle_age_seconds",
+            "Time since the last round of the loop began.",
+            value=monotonic() - sidecar.ticked_at,
+        )
+        yield from sidecar.timings.collect()
         planned = GaugeMetricFamily(
             "scalesim_plan_steps", "Steps of the current plan.", labels=["engine", "kind"]
         )
@@ -242,7 +235,9 @@ class SidecarCollector(Collector):
             in_flight.add_metric([name], len(driver.in_flight))
         yield planned
         yield in_flight
-        mirror = sidecar.mirror
+
+    def _store(self) -> Iterator[Metric]:
+        mirror = self._sidecar.mirror
         if mirror is None:
             return
         yield GaugeMetricFamily(
@@ -255,6 +250,11 @@ class SidecarCollector(Collector):
         )
         yield GaugeMetricFamily(
             "scalesim_mirror_pending", "Agents whose newest state isn't in the store.", value=mirror.pending
+        )
+        yield CounterMetricFamily(
+            "scalesim_mirror_dropped",
+            "Decisions that were never written to the store, since too many waited.",
+            value=mirror.decisions_dropped,
         )
 
 

@@ -193,6 +193,11 @@ class PromptSlots:
         """Return 1 where the agent's prefix is known, else 0."""
         return int(agent in self._prefixes)
 
+    def prefix_tokens(self, agent: str) -> int:
+        """Return the length of the agent's prefix in tokens, 0 where it isn't known."""
+        prefix = self._prefixes.get(agent)
+        return 0 if prefix is None else prefix.length
+
     def resident_blocks(self, agent: str) -> int:
         """Return 1 where a slot holds all of the agent's prefix, else 0."""
         return int(any(slot.agent == agent and self._whole(slot) for slot in self._slots))

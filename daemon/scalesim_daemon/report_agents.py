@@ -19,10 +19,11 @@ from scalesim_daemon.api_models import (
     Residency,
 )
 from scalesim_daemon.board import Due
-from scalesim_daemon.driver import Driver, Record
+from scalesim_daemon.driver import Driver
 from scalesim_daemon.loop import Sidecar, items_of
 from scalesim_daemon.plan import Action
 from scalesim_daemon.population import Memory
+from scalesim_daemon.records import Record
 
 SHOWN_DECISIONS = 20
 

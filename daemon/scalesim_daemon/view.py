@@ -29,6 +29,7 @@ from scalesim_daemon.quiet import Quiet
 
 # How long a simulation may take after a call to say what its agent does next.
 SETTLE_SECONDS = 1.0
+NOT_ASKED = "not probed yet"
 # Beyond that, the one that was called by longest ago is taken for an agent's key again.
 MOST_SESSIONS = 20_000
 
@@ -87,7 +88,7 @@ class EngineView:
     def __init__(self, name: str, *, quiet_share: float) -> None:
         self.name = name
         self.info: EngineInfo | None = None
-        self.error: str | None = "not probed yet"
+        self.error: str | None = NOT_ASKED
         self.known = False
         self.unknown_why: str | None = "the engine's KV events are not heard yet"
         self.tree: BlockTree | PromptSlots | None = None
@@ -138,6 +139,7 @@ class EngineView:
             self.loras.cleared()
             self.demoted.clear()
             self.quiet.restarted()
+            self.ledger.restarted()
             if isinstance(self.tree, PromptSlots):
                 self.tree.cleared()
         return fresh
@@ -162,9 +164,16 @@ class EngineView:
         self.quiet.observe(pressure, known, wall)
         return pressure.waiting > 0
 
-    def unreachable(self, why: str) -> None:
-        """The engine doesn't answer: nothing is planned until it does."""
+    def unreachable(self, why: str) -> bool:
+        """The engine doesn't answer: nothing is planned until it does. Return whether that is news."""
+        news = self.error is None
         self.error = why
+        return news
+
+    @property
+    def asked(self) -> bool:
+        """Whether a probe has been answered, or failed."""
+        return self.error != NOT_ASKED
 
     @property
     def reachable(self) -> bool:
@@ -305,10 +314,13 @@ class EngineView:
         self._serving[agent.key] += 1
         self.demoted.discard(agent.key)
         if self.tree is not None:
-            self.ledger.invoked(agent.key, self.tree.resident_tokens(agent.key))
+            resident = self.tree.resident_tokens(agent.key)
+            self.ledger.called(self.tree.prefix_tokens(agent.key), resident)
+            self.ledger.invoked(agent.key, resident)
             self.tree.started(agent.key)
         if agent.memory is not None and agent.memory.lora_name in self.loras.registered:
             self.loras.used(agent.memory.lora_name)
+            self.ledger.used_up(MemoryKind.LORA, agent.memory.lora_name)
 
     def finished(self, agent: str, lora_name: str | None) -> bool:
         """An announced request of the agent has ended; the engine used its LoRA in every step until then. Return

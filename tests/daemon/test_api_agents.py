@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from scalesim_adapters.base import MemoryKind
-from scalesim_daemon.driver import Record
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action, Step
+from scalesim_daemon.records import Record
 from scalesim_daemon.view import EngineView
 from tests.daemon.api_calls import STEP, escaped, get
 from tests.daemon.still import add_engine, ask, open_stream, say, stored, tokens

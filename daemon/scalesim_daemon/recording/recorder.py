@@ -31,9 +31,15 @@ class Recorder:
         self._content = content
         self._since = monotonic()
         self._left = max_bytes - LAST_LINE_BYTES
+        self._skipped = False
         self._file: FileIO | None = _create(path)
         self.path = Path(str(self._file.name))
         self._put(to_line(Header(MAGIC, VERSION, time(), content)))
+
+    @property
+    def left_bytes(self) -> int:
+        """How much more may be written, 0 once the recording has ended."""
+        return 0 if self._file is None else self._left
 
     def message(self, source: str, seq: int | None, events: Sequence[Any]) -> None:
         """Record a message that the gate is about to get."""
@@ -58,7 +64,9 @@ class Recorder:
         try:
             line = to_line(record)
         except (ValueError, RecursionError) as error:
-            log.warning("a message is not in the recording", reason=str(error))
+            if not self._skipped:
+                log.warning("messages are not in the recording", reason=str(error))
+            self._skipped = True
             return
         if len(line) > self._left:
             self._end("full")
