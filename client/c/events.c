@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static const char *const TYPES[] = {
+const char *const ss_event_types[KINDS] = {
     [AGENT_REGISTERED] = "agent.registered",
     [MEMORY_BOUND] = "memory.bound",
     [ACTIVITY_STARTED] = "agent.activity_started",
@@ -30,7 +30,7 @@ static bool is_utf8(const char *text) {
     return true;
 }
 
-bool is_valid_id(const char *id) {
+bool ss_is_valid_id(const char *id) {
     return id && *id && strlen(id) <= MAX_ID_BYTES && is_utf8(id);
 }
 
@@ -51,29 +51,29 @@ static bool is_point_or_none(double x, double y) {
 }
 
 static bool is_valid_memory(const scalesim_memory *memory) {
-    if (memory->token_ids && memory->text) return false;
+    if (memory->token_ids && (memory->text || memory->token_count > MAX_ITEMS)) return false;
     if (!memory->token_ids && !memory->text && !memory->lora && !memory->model) return false;
     if (!memory->lora != !memory->lora_name) return false;
-    return (!memory->lora_name || is_valid_id(memory->lora_name)) && is_text_or_none(memory->lora) &&
+    return (!memory->lora_name || ss_is_valid_id(memory->lora_name)) && is_text_or_none(memory->lora) &&
            is_text_or_none(memory->text) && is_text_or_none(memory->cache_salt) && is_text_or_none(memory->model);
 }
 
 static bool is_valid_plan(const scalesim_plan *plan) {
-    if (plan->probabilities && !isnan(plan->at)) return false;
+    if (plan->count > MAX_ITEMS || (plan->probabilities && !isnan(plan->at))) return false;
     for (size_t i = 0; i < plan->count; i++) {
-        if (!is_valid_id(plan->agents[i])) return false;
+        if (!ss_is_valid_id(plan->agents[i])) return false;
         if (plan->probabilities && !(plan->probabilities[i] >= 0 && plan->probabilities[i] <= 1)) return false;
     }
     return is_amount_or_none(plan->at) && is_amount_or_none(plan->not_before);
 }
 
-bool is_valid_event(const event *of) {
+bool ss_is_valid_event(const event *of) {
     switch (of->kind) {
     case STEP_ADVANCED: return is_amount(of->now);
     case PLAN_DECLARED: return is_valid_plan(&of->plan);
     default: break;
     }
-    if (!is_valid_id(of->agent)) return false;
+    if (!ss_is_valid_id(of->agent)) return false;
     switch (of->kind) {
     case ACTIVITY_STARTED:
         return isnan(of->units) != isnan(of->until) && is_amount_or_none(of->units) && is_amount_or_none(of->until) &&
@@ -97,22 +97,22 @@ typedef struct {
 
 static bytes *next_field(fields *to, const char *key) {
     to->pairs++;
-    put_text(&to->body, key);
+    ss_put_text(&to->body, key);
     return &to->body;
 }
 
 static void add_text(fields *to, const char *key, const char *text) {
-    if (text) put_text(next_field(to, key), text);
+    if (text) ss_put_text(next_field(to, key), text);
 }
 
 static void add_number(fields *to, const char *key, double number) {
-    if (!isnan(number)) put_number(next_field(to, key), number);
+    if (!isnan(number)) ss_put_number(next_field(to, key), number);
 }
 
 static void add_point(fields *to, const char *key, double x, double y) {
     if (isnan(x)) return;
     bytes *body = next_field(to, key);
-    put_array(body, 2), put_number(body, x), put_number(body, y);
+    ss_put_array(body, 2), ss_put_number(body, x), ss_put_number(body, y);
 }
 
 static void add_memory(fields *to, const scalesim_memory *memory) {
@@ -120,8 +120,8 @@ static void add_memory(fields *to, const scalesim_memory *memory) {
     add_text(to, "lora_name", memory->lora_name);
     if (memory->token_ids) {
         bytes *body = next_field(to, "token_ids");
-        put_array(body, (uint32_t)memory->token_count);
-        for (size_t i = 0; i < memory->token_count; i++) put_integer(body, memory->token_ids[i]);
+        ss_put_array(body, (uint32_t)memory->token_count);
+        for (size_t i = 0; i < memory->token_count; i++) ss_put_integer(body, memory->token_ids[i]);
     }
     add_text(to, "text", memory->text);
     add_text(to, "cache_salt", memory->cache_salt);
@@ -130,22 +130,22 @@ static void add_memory(fields *to, const scalesim_memory *memory) {
 
 static void add_plan(fields *to, const scalesim_plan *plan) {
     bytes *body = next_field(to, "agents");
-    put_array(body, (uint32_t)plan->count);
-    for (size_t i = 0; i < plan->count; i++) put_text(body, plan->agents[i]);
+    ss_put_array(body, (uint32_t)plan->count);
+    for (size_t i = 0; i < plan->count; i++) ss_put_text(body, plan->agents[i]);
     add_number(to, "at", plan->at);
     if (plan->probabilities) {
         body = next_field(to, "probabilities");
-        put_array(body, (uint32_t)plan->count);
-        for (size_t i = 0; i < plan->count; i++) put_number(body, plan->probabilities[i]);
+        ss_put_array(body, (uint32_t)plan->count);
+        for (size_t i = 0; i < plan->count; i++) ss_put_number(body, plan->probabilities[i]);
     }
     add_number(to, "not_before", plan->not_before);
 }
 
-void pack_event(bytes *to, const event *of, double stamp) {
+void ss_pack_event(bytes *to, const event *of, double stamp) {
     fields in = {0};
     bool has_time = of->kind != AGENT_REGISTERED && of->kind != MEMORY_BOUND && of->kind != MEMORY_UNBOUND;
     bool ends = !isnan(stamp) && !isnan(of->units);
-    add_text(&in, "type", TYPES[of->kind]);
+    add_text(&in, "type", ss_event_types[of->kind]);
     add_text(&in, "agent", of->agent);
     switch (of->kind) {
     case STEP_ADVANCED: add_number(&in, "now", of->now); break;
@@ -168,7 +168,7 @@ void pack_event(bytes *to, const event *of, double stamp) {
     default: break;
     }
     if (has_time) add_number(&in, "now", stamp);
-    put_map(to, in.pairs);
-    put_raw(to, in.body.at, in.body.length);
-    free_bytes(&in.body);
+    ss_put_map(to, in.pairs);
+    ss_put_raw(to, in.body.at, in.body.length);
+    ss_free_bytes(&in.body);
 }

@@ -14,31 +14,31 @@ enum {
 };
 static const double START_GRACE = 1, WELCOME_WAIT = 2, RETRY_WAIT = 0.05;
 
-double read_clock(clockid_t which) {
+double ss_read_clock(clockid_t which) {
     struct timespec now;
     clock_gettime(which, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 static double monotonic(void) {
-    return read_clock(CLOCK_MONOTONIC);
+    return ss_read_clock(CLOCK_MONOTONIC);
 }
 
 static double earlier(double one, double other) {
     return one < other ? one : other;
 }
 
-void drop_waiting(scalesim *p) {
+void ss_drop_waiting(scalesim *p) {
     p->counts.dropped += p->waiting.count;
-    clear_packed(&p->waiting);
+    ss_clear_packed(&p->waiting);
     p->snapshot_due = true;
 }
 
-bool is_settled(const scalesim *p) {
+bool ss_is_settled(const scalesim *p) {
     return p->live && !p->waiting.count && !p->snapshot_due && !p->in_hand;
 }
 
-void wake(scalesim *p) {
+void ss_wake(scalesim *p) {
     if (p->woken || !p->wake_out) return;
     p->woken = true;
     zmq_send(p->wake_out, "", 0, ZMQ_DONTWAIT); /* Fails where the thread has enough to read already. */
@@ -56,12 +56,12 @@ static void lose(scalesim *p) {
     for (message *each = p->outbox, *next; each; each = next) {
         next = each->next;
         p->counts.dropped += each->events;
-        free_bytes(&each->payload);
+        ss_free_bytes(&each->payload);
         free(each);
     }
     p->outbox = NULL;
     p->outbox_end = &p->outbox;
-    drop_waiting(p);
+    ss_drop_waiting(p);
     p->keeping = p->live = p->in_hand = false;
     pthread_mutex_unlock(&p->lock);
 }
@@ -78,11 +78,11 @@ static bool transmit(scalesim *p, const bytes *payload) {
 
 static bool transmit_one(scalesim *p, const bytes *event) {
     packed_list only = {0};
-    push_packed(&only, event->at, event->length);
-    bytes payload = join_events(read_clock(CLOCK_REALTIME), &only, 0, 1);
+    ss_push_packed(&only, event->at, event->length);
+    bytes payload = ss_join_events(ss_read_clock(CLOCK_REALTIME), &only, 0, 1);
     bool sent = transmit(p, &payload);
-    free_bytes(&payload);
-    clear_packed(&only);
+    ss_free_bytes(&payload);
+    ss_clear_packed(&only);
     return sent;
 }
 
@@ -143,7 +143,8 @@ static void listen_to_daemon(scalesim *p) {
         reader payload = {at, at + zmq_msg_size(&part)};
         control said;
         if (frames != 3) continue;
-        for (uint32_t left = open_controls(&payload); left && read_control(&payload, &said); left--) obey(p, &said);
+        uint32_t left = ss_open_controls(&payload);
+        for (; left && ss_read_control(&payload, &said); left--) obey(p, &said);
     }
     zmq_msg_close(&part);
 }
@@ -162,7 +163,7 @@ static void watch_time(scalesim *p) {
 }
 
 static void put_in_outbox(scalesim *p, bytes payload, size_t events) {
-    message *new = take_memory(NULL, sizeof *new);
+    message *new = ss_take_memory(NULL, sizeof *new);
     *new = (message){NULL, payload, events};
     *p->outbox_end = new;
     p->outbox_end = &new->next;
@@ -170,7 +171,7 @@ static void put_in_outbox(scalesim *p, bytes payload, size_t events) {
 
 static size_t count_chunks(const packed_list *of) {
     size_t chunks = 0;
-    for (size_t first = 0; first < of->count; first += chunk_length(of, first)) chunks++;
+    for (size_t first = 0; first < of->count; first += ss_chunk_length(of, first)) chunks++;
     return chunks;
 }
 
@@ -178,31 +179,31 @@ static void refill(scalesim *p) {
     pthread_mutex_lock(&p->lock);
     packed_list events = p->waiting, snapshot = {0};
     bool restates = p->snapshot_due;
-    if (restates) snapshot = snapshot_of(p->state);
-    double now = clock_of(p->state);
+    if (restates) snapshot = ss_snapshot_of(p->state);
+    double now = ss_clock_of(p->state);
     p->waiting = (packed_list){0};
     p->snapshot_due = false;
     p->in_hand = events.count || restates;
     pthread_mutex_unlock(&p->lock);
 
-    double ts = read_clock(CLOCK_REALTIME);
+    double ts = ss_read_clock(CLOCK_REALTIME);
     size_t messages = count_chunks(&events), parts = count_chunks(&snapshot);
     for (size_t first = 0, count; first < events.count; first += count) {
-        count = chunk_length(&events, first);
-        put_in_outbox(p, join_events(ts, &events, first, count), count);
+        count = ss_chunk_length(&events, first);
+        put_in_outbox(p, ss_join_events(ts, &events, first, count), count);
     }
     if (restates) {
         if (!parts) parts = 1;
         for (size_t part = 0, first = 0, count; part < parts; part++, first += count) {
-            count = chunk_length(&snapshot, first);
-            bytes payload = join_snapshot(ts, (uint32_t)part, (uint32_t)parts, &snapshot, first, count, now);
+            count = ss_chunk_length(&snapshot, first);
+            bytes payload = ss_join_snapshot(ts, (uint32_t)part, (uint32_t)parts, &snapshot, first, count, now);
             put_in_outbox(p, payload, 0);
         }
         p->restated_up_to = (int64_t)(p->seq + messages + parts) - 1;
         p->next_snapshot = monotonic() + p->snapshot_every;
     }
-    clear_packed(&events);
-    clear_packed(&snapshot);
+    ss_clear_packed(&events);
+    ss_clear_packed(&snapshot);
 }
 
 static void send_waiting(scalesim *p) {
@@ -220,7 +221,7 @@ static void send_waiting(scalesim *p) {
         pthread_mutex_unlock(&p->lock);
         p->outbox = first->next;
         if (!p->outbox) p->outbox_end = &p->outbox;
-        free_bytes(&first->payload);
+        ss_free_bytes(&first->payload);
         free(first);
     }
     pthread_mutex_lock(&p->lock);
@@ -245,14 +246,14 @@ static bool is_over(scalesim *p, double stop_by, bool settled) {
     return (p->phase == OPEN && settled) || hopeless || monotonic() >= stop_by;
 }
 
-void *serve(void *argument) {
+void *ss_serve(void *argument) {
     scalesim *p = argument;
     p->next_snapshot = monotonic() + p->snapshot_every;
     p->deadline = monotonic() + START_GRACE;
     for (;;) {
         pthread_mutex_lock(&p->lock);
         double stop_by = p->stop_by;
-        bool settled = is_settled(p);
+        bool settled = ss_is_settled(p);
         pthread_mutex_unlock(&p->lock);
         if (is_over(p, stop_by, settled)) break;
         zmq_pollitem_t items[] = {
@@ -270,9 +271,9 @@ void *serve(void *argument) {
     }
     if (p->phase == OPEN) {
         bytes closed = {0};
-        put_map(&closed, 1), put_text(&closed, "type"), put_text(&closed, "stream.closed");
+        ss_put_map(&closed, 1), ss_put_text(&closed, "type"), ss_put_text(&closed, "stream.closed");
         transmit_one(p, &closed);
-        free_bytes(&closed);
+        ss_free_bytes(&closed);
     }
     lose(p);
     return NULL;
@@ -282,7 +283,7 @@ static void set_option(void *socket, int option, int value) {
     zmq_setsockopt(socket, option, &value, sizeof value);
 }
 
-bool connect_sockets(scalesim *p, const char *address) {
+bool ss_connect_sockets(scalesim *p, const char *address) {
     static const char *const wake_at = "inproc://wake", *const monitor_at = "inproc://monitor";
     p->context = zmq_ctx_new();
     p->socket = zmq_socket(p->context, ZMQ_DEALER);
@@ -303,7 +304,7 @@ bool connect_sockets(scalesim *p, const char *address) {
            !zmq_bind(p->wake_in, wake_at) && !zmq_connect(p->wake_out, wake_at) && !zmq_connect(p->socket, address);
 }
 
-void close_sockets(scalesim *p) {
+void ss_close_sockets(scalesim *p) {
     void *sockets[] = {p->wake_out, p->wake_in, p->socket, p->monitor};
     for (size_t i = 0; i < sizeof sockets / sizeof *sockets; i++)
         if (sockets[i]) zmq_close(sockets[i]);

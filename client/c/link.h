@@ -8,6 +8,7 @@
 #include "state.h"
 
 #define NEVER INFINITY
+#define LONGEST_WAIT (INT32_MAX / 1000 - 1) /* in seconds: what ZeroMQ can wait for */
 
 typedef enum { AWAY, OPENING, OPEN, REFUSED } phase; /* OPENING: stream.opened is sent, its welcome awaited */
 
@@ -41,15 +42,15 @@ struct scalesim {
     bool blocked, more_waits;
 };
 
-double read_clock(clockid_t which); /* seconds */
+double ss_read_clock(clockid_t which); /* seconds */
 
 /* The caller of these three holds the lock. */
-void drop_waiting(scalesim *p);
-bool is_settled(const scalesim *p);
-void wake(scalesim *p);
+void ss_drop_waiting(scalesim *p);
+bool ss_is_settled(const scalesim *p);
+void ss_wake(scalesim *p);
 
-bool connect_sockets(scalesim *p, const char *address); /* false with zmq_errno */
-void close_sockets(scalesim *p);
-void *serve(void *publisher); /* the thread's whole life */
+bool ss_connect_sockets(scalesim *p, const char *address); /* false with zmq_errno */
+void ss_close_sockets(scalesim *p);
+void *ss_serve(void *publisher); /* the thread's whole life */
 
 #endif

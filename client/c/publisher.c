@@ -10,10 +10,10 @@
 #define CLOSE_WAIT 2.0
 
 static void free_publisher(scalesim *p) {
-    close_sockets(p);
-    clear_packed(&p->waiting);
-    free_state(p->state);
-    free_bytes(&p->opened);
+    ss_close_sockets(p);
+    ss_clear_packed(&p->waiting);
+    ss_free_state(p->state);
+    ss_free_bytes(&p->opened);
     free(p->source);
     pthread_cond_destroy(&p->changed);
     pthread_mutex_destroy(&p->lock);
@@ -22,13 +22,13 @@ static void free_publisher(scalesim *p) {
 
 static bytes pack_opened(const char *simulation, const char *source, uint64_t incarnation, const char *clock) {
     bytes opened = {0};
-    put_map(&opened, 6);
-    put_text(&opened, "type"), put_text(&opened, "stream.opened");
-    put_text(&opened, "simulation"), put_text(&opened, simulation);
-    put_text(&opened, "source"), put_text(&opened, source);
-    put_text(&opened, "incarnation"), put_integer(&opened, (int64_t)incarnation);
-    put_text(&opened, "clock"), put_text(&opened, clock);
-    put_text(&opened, "schema_version"), put_text(&opened, "1.0");
+    ss_put_map(&opened, 6);
+    ss_put_text(&opened, "type"), ss_put_text(&opened, "stream.opened");
+    ss_put_text(&opened, "simulation"), ss_put_text(&opened, simulation);
+    ss_put_text(&opened, "source"), ss_put_text(&opened, source);
+    ss_put_text(&opened, "incarnation"), ss_put_integer(&opened, (int64_t)incarnation);
+    ss_put_text(&opened, "clock"), ss_put_text(&opened, clock);
+    ss_put_text(&opened, "schema_version"), ss_put_text(&opened, "1.0");
     return opened;
 }
 
@@ -40,26 +40,26 @@ scalesim *scalesim_open(const char *simulation, const scalesim_options *options)
     scalesim_options told = options ? *options : (scalesim_options){0};
     const char *source = told.source ? told.source : simulation;
     const char *clock = told.clock ? told.clock : "step";
-    uint64_t milliseconds = (uint64_t)(read_clock(CLOCK_REALTIME) * 1000);
-    if (!is_valid_id(simulation) || strchr(simulation, '/') || !is_valid_id(source) || !is_clock(clock)) {
+    uint64_t milliseconds = (uint64_t)(ss_read_clock(CLOCK_REALTIME) * 1000);
+    if (!ss_is_valid_id(simulation) || strchr(simulation, '/') || !ss_is_valid_id(source) || !is_clock(clock)) {
         errno = EINVAL;
         return NULL;
     }
-    scalesim *p = take_memory(NULL, sizeof *p);
+    scalesim *p = ss_take_memory(NULL, sizeof *p);
     *p = (scalesim){.keeping = true, .stop_by = NEVER, .deadline = NEVER, .restated_up_to = -1};
     p->outbox_end = &p->outbox;
-    p->source = copy_text(source);
+    p->source = ss_copy_text(source);
     p->opened = pack_opened(simulation, source, told.incarnation ? told.incarnation : milliseconds, clock);
-    p->snapshot_every = told.snapshot_every > 0 ? told.snapshot_every : 30;
-    p->state = new_state();
+    p->snapshot_every = told.snapshot_every > 0 ? fmin(told.snapshot_every, LONGEST_WAIT) : 30;
+    p->state = ss_new_state();
     pthread_condattr_t by_monotonic;
     pthread_condattr_init(&by_monotonic);
     pthread_condattr_setclock(&by_monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&p->changed, &by_monotonic);
     pthread_condattr_destroy(&by_monotonic);
     pthread_mutex_init(&p->lock, NULL);
-    int failed = connect_sockets(p, told.address ? told.address : "tcp://127.0.0.1:5600") ? 0 : zmq_errno();
-    if (!failed) failed = pthread_create(&p->thread, NULL, serve, p);
+    int failed = ss_connect_sockets(p, told.address ? told.address : "tcp://127.0.0.1:5600") ? 0 : zmq_errno();
+    if (!failed) failed = pthread_create(&p->thread, NULL, ss_serve, p);
     if (!failed) return p;
     free_publisher(p);
     errno = failed;
@@ -69,20 +69,20 @@ scalesim *scalesim_open(const char *simulation, const scalesim_options *options)
 void scalesim_close(scalesim *p) {
     if (!p) return;
     pthread_mutex_lock(&p->lock);
-    p->stop_by = read_clock(CLOCK_MONOTONIC) + CLOSE_WAIT;
+    p->stop_by = ss_read_clock(CLOCK_MONOTONIC) + CLOSE_WAIT;
     p->woken = false;
-    wake(p);
+    ss_wake(p);
     pthread_mutex_unlock(&p->lock);
     pthread_join(p->thread, NULL);
     free_publisher(p);
 }
 
 bool scalesim_flush(scalesim *p, double seconds) {
-    double until = read_clock(CLOCK_MONOTONIC) + seconds;
+    double until = ss_read_clock(CLOCK_MONOTONIC) + fmin(seconds, LONGEST_WAIT);
     struct timespec deadline = {(time_t)until, (long)((until - floor(until)) * 1e9)};
     pthread_mutex_lock(&p->lock);
-    while (!is_settled(p) && !pthread_cond_timedwait(&p->changed, &p->lock, &deadline)) continue;
-    bool settled = is_settled(p);
+    while (!ss_is_settled(p) && !pthread_cond_timedwait(&p->changed, &p->lock, &deadline)) continue;
+    bool settled = ss_is_settled(p);
     pthread_mutex_unlock(&p->lock);
     return settled;
 }
@@ -96,26 +96,26 @@ scalesim_counts scalesim_count(scalesim *p) {
 
 static bool say(scalesim *p, const event *what) {
     bytes packed = {0};
-    bool valid = is_valid_event(what);
+    bool valid = ss_is_valid_event(what);
     if (valid) {
-        pack_event(&packed, what, NAN);
+        ss_pack_event(&packed, what, NAN);
         valid = packed.length <= MAX_EVENT_BYTES;
     }
     pthread_mutex_lock(&p->lock);
     if (!valid) {
         p->counts.invalid++;
     } else {
-        apply_event(p->state, what);
+        ss_apply_event(p->state, what);
         if (!p->keeping) {
             p->counts.dropped++;
         } else {
-            if (p->waiting.all.length + packed.length > MAX_WAITING_BYTES) drop_waiting(p);
-            push_packed(&p->waiting, packed.at, packed.length);
-            wake(p);
+            if (p->waiting.all.length + packed.length > MAX_WAITING_BYTES) ss_drop_waiting(p);
+            ss_push_packed(&p->waiting, packed.at, packed.length);
+            ss_wake(p);
         }
     }
     pthread_mutex_unlock(&p->lock);
-    free_bytes(&packed);
+    ss_free_bytes(&packed);
     return valid;
 }
 

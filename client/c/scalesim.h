@@ -14,6 +14,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#define SCALESIM_VALUE(type, ...) (type{__VA_ARGS__})
+#else
+#define SCALESIM_VALUE(type, ...) ((type){__VA_ARGS__})
+#endif
+
 typedef struct scalesim scalesim;
 
 /* What a publisher may be told; zeros and NULLs stand for the defaults in brackets. */
@@ -35,7 +42,7 @@ typedef struct {
     double vision; /* radius at which it meets others */
 } scalesim_move;
 
-#define SCALESIM_NOWHERE ((scalesim_move){NAN, NAN, NULL, NAN, NAN, NAN, NAN})
+#define SCALESIM_NOWHERE SCALESIM_VALUE(scalesim_move, NAN, NAN, NULL, NAN, NAN, NAN, NAN)
 
 /* Who calls next: `agents` in order, one per clock unit from now; or all at clock value `at`; or each with one of
  * `probabilities` per clock unit. None calls before clock value `not_before`. Begin with SCALESIM_NO_PLAN. */
@@ -47,7 +54,7 @@ typedef struct {
     double not_before;
 } scalesim_plan;
 
-#define SCALESIM_NO_PLAN ((scalesim_plan){NULL, 0, NAN, NULL, NAN})
+#define SCALESIM_NO_PLAN SCALESIM_VALUE(scalesim_plan, NULL, 0, NAN, NULL, NAN)
 
 /* What memory an agent's requests use: a LoRA (its directory, and the model name that requests use), and/or a prompt
  * prefix as at most one of token ids and text. `model` is the base model's served name. */
@@ -117,5 +124,9 @@ bool scalesim_bind(scalesim *publisher, const char *agent, const scalesim_memory
 
 /* An agent no longer uses the memory that it bound. */
 bool scalesim_unbind(scalesim *publisher, const char *agent);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -40,10 +40,10 @@ struct state {
 };
 
 static said *say(state *in, const event *of, double stamp) {
-    said *new = take_memory(NULL, sizeof *new);
+    said *new = ss_take_memory(NULL, sizeof *new);
     *new = (said){in->ring.before, &in->ring, {0}};
     new->before->after = new->after->before = new;
-    pack_event(&new->packed, of, stamp);
+    ss_pack_event(&new->packed, of, stamp);
     return new;
 }
 
@@ -52,7 +52,7 @@ static void unsay(said **place) {
     if (!old) return;
     old->before->after = old->after;
     old->after->before = old->before;
-    free_bytes(&old->packed);
+    ss_free_bytes(&old->packed);
     free(old);
     *place = NULL;
 }
@@ -70,7 +70,7 @@ static void make_room(state *in) {
     agent **old = in->buckets;
     size_t old_room = in->room;
     in->room = old_room ? 2 * old_room : 64;
-    in->buckets = take_memory(NULL, in->room * sizeof *in->buckets);
+    in->buckets = ss_take_memory(NULL, in->room * sizeof *in->buckets);
     for (size_t i = 0; i < in->room; i++) in->buckets[i] = NULL;
     for (size_t i = 0; i < old_room; i++)
         for (agent *moved = old[i], *next; moved; moved = next) {
@@ -86,8 +86,8 @@ static agent *take_agent(state *in, const char *name) {
     if (*found) return *found;
     make_room(in);
     found = find(in, name);
-    *found = take_memory(NULL, sizeof **found);
-    **found = (agent){.name = copy_text(name)};
+    *found = ss_take_memory(NULL, sizeof **found);
+    **found = (agent){.name = ss_copy_text(name)};
     in->agents++;
     event registered = {.kind = AGENT_REGISTERED, .agent = name, .units = NAN};
     (*found)->places[AGENT_REGISTERED] = say(in, &registered, NAN);
@@ -111,8 +111,8 @@ static void start(state *in, agent *of, const event *what) {
     unsay(&of->places[AGENT_WOKEN]);
     unsay(&of->places[AGENT_IDLED]);
     finish(of, what->request);
-    invocation *new = take_memory(NULL, sizeof *new);
-    *new = (invocation){of->running, copy_text(what->request), say(in, what, in->now)};
+    invocation *new = ss_take_memory(NULL, sizeof *new);
+    *new = (invocation){of->running, ss_copy_text(what->request), say(in, what, in->now)};
     of->running = new;
 }
 
@@ -139,11 +139,11 @@ static void forget_plan(state *in) {
 static void declare(state *in, const event *what) {
     forget_plan(in);
     size_t count = what->plan.count;
-    const char **agents = take_memory(NULL, count * sizeof *agents);
-    double *probabilities = what->plan.probabilities ? take_memory(NULL, count * sizeof *probabilities) : NULL;
-    bool *out = take_memory(NULL, count * sizeof *out);
+    const char **agents = ss_take_memory(NULL, count * sizeof *agents);
+    double *probabilities = what->plan.probabilities ? ss_take_memory(NULL, count * sizeof *probabilities) : NULL;
+    bool *out = ss_take_memory(NULL, count * sizeof *out);
     for (size_t i = 0; i < count; i++) {
-        agents[i] = copy_text(what->plan.agents[i]);
+        agents[i] = ss_copy_text(what->plan.agents[i]);
         if (probabilities) probabilities[i] = what->plan.probabilities[i];
         out[i] = false;
     }
@@ -161,8 +161,9 @@ static void take_out_of_plan(state *in, const char *name) {
 
 static void renew_plan(declared *in) {
     event rest = {.kind = PLAN_DECLARED, .units = NAN, .plan = in->plan};
-    const char **agents = take_memory(NULL, in->plan.count * sizeof *agents);
-    double *probabilities = in->plan.probabilities ? take_memory(NULL, in->plan.count * sizeof *probabilities) : NULL;
+    const char **agents = ss_take_memory(NULL, in->plan.count * sizeof *agents);
+    double *probabilities = NULL;
+    if (in->plan.probabilities) probabilities = ss_take_memory(NULL, in->plan.count * sizeof *probabilities);
     size_t kept = 0;
     for (size_t i = 0; i < in->plan.count; i++) {
         if (in->out[i]) continue;
@@ -173,8 +174,8 @@ static void renew_plan(declared *in) {
     rest.plan.agents = agents;
     rest.plan.probabilities = probabilities;
     rest.plan.count = kept;
-    free_bytes(&in->said->packed);
-    pack_event(&in->said->packed, &rest, in->declared_at);
+    ss_free_bytes(&in->said->packed);
+    ss_pack_event(&in->said->packed, &rest, in->declared_at);
     free(agents);
     free(probabilities);
     in->some_out = false;
@@ -191,15 +192,15 @@ static void advance(state *in, double now) {
     in->now = now;
 }
 
-state *new_state(void) {
-    state *new = take_memory(NULL, sizeof *new);
+state *ss_new_state(void) {
+    state *new = ss_take_memory(NULL, sizeof *new);
     *new = (state){.now = NAN, .plan = {.plan = SCALESIM_NO_PLAN}};
     new->ring.before = new->ring.after = &new->ring;
     make_room(new);
     return new;
 }
 
-void free_state(state *of) {
+void ss_free_state(state *of) {
     forget_plan(of);
     for (size_t i = 0; i < of->room; i++)
         while (of->buckets[i]) release(of, of->buckets[i]->name);
@@ -207,7 +208,7 @@ void free_state(state *of) {
     free(of);
 }
 
-void apply_event(state *to, const event *of) {
+void ss_apply_event(state *to, const event *of) {
     if (of->kind == STEP_ADVANCED) {
         advance(to, of->now);
         return;
@@ -235,14 +236,14 @@ void apply_event(state *to, const event *of) {
     }
 }
 
-double clock_of(const state *of) {
+double ss_clock_of(const state *of) {
     return of->now;
 }
 
-packed_list snapshot_of(state *of) {
+packed_list ss_snapshot_of(state *of) {
     if (of->plan.said && of->plan.some_out) renew_plan(&of->plan);
     packed_list all = {0};
     for (said *each = of->ring.after; each != &of->ring; each = each->after)
-        push_packed(&all, each->packed.at, each->packed.length);
+        ss_push_packed(&all, each->packed.at, each->packed.length);
     return all;
 }

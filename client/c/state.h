@@ -22,6 +22,9 @@ typedef enum {
     PLAN_DECLARED,
 } event_kind;
 
+#define KINDS (PLAN_DECLARED + 1)
+extern const char *const ss_event_types[KINDS]; /* the names on the wire */
+
 /* One event; which of the fields count depends on its kind. */
 typedef struct {
     event_kind kind;
@@ -34,22 +37,22 @@ typedef struct {
     scalesim_plan plan;
 } event;
 
-bool is_valid_id(const char *id);
-bool is_valid_event(const event *of);
+bool ss_is_valid_id(const char *id);
+bool ss_is_valid_event(const event *of);
 
 /* Append an event in msgpack. With a `stamp` (a clock value, else NAN) it says when it was said, and until when instead
  * of how long. */
-void pack_event(bytes *to, const event *of, double stamp);
+void ss_pack_event(bytes *to, const event *of, double stamp);
 
 typedef struct state state;
 
-state *new_state(void);
-void free_state(state *of);
-void apply_event(state *to, const event *of);
-double clock_of(const state *of); /* NAN before the first step */
+state *ss_new_state(void);
+void ss_free_state(state *of);
+void ss_apply_event(state *to, const event *of);
+double ss_clock_of(const state *of); /* NAN before the first step */
 
 /* Return the events that still hold, in the order in which they were said. One whose meaning depends on when it was
  * said carries `now`, the clock value of then. */
-packed_list snapshot_of(state *of);
+packed_list ss_snapshot_of(state *of);
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *take_memory(void *old, size_t size) {
+void *ss_take_memory(void *old, size_t size) {
     void *taken = realloc(old, size ? size : 1);
     if (!taken) {
         fputs("scalesim: out of memory\n", stderr);
@@ -14,14 +14,14 @@ void *take_memory(void *old, size_t size) {
     return taken;
 }
 
-char *copy_text(const char *text) {
-    return text ? strcpy(take_memory(NULL, strlen(text) + 1), text) : NULL;
+char *ss_copy_text(const char *text) {
+    return text ? strcpy(ss_take_memory(NULL, strlen(text) + 1), text) : NULL;
 }
 
-void put_raw(bytes *to, const void *from, size_t length) {
+void ss_put_raw(bytes *to, const void *from, size_t length) {
     if (to->length + length > to->room) {
         to->room = 2 * (to->length + length);
-        to->at = take_memory(to->at, to->room);
+        to->at = ss_take_memory(to->at, to->room);
     }
     if (length) memcpy(to->at + to->length, from, length);
     to->length += length;
@@ -30,7 +30,7 @@ void put_raw(bytes *to, const void *from, size_t length) {
 static void put_big_endian(bytes *to, uint8_t tag, uint64_t value, int size) {
     uint8_t raw[9] = {tag};
     for (int i = 0; i < size; i++) raw[1 + i] = (uint8_t)(value >> (8 * (size - 1 - i)));
-    put_raw(to, raw, 1 + (size_t)size);
+    ss_put_raw(to, raw, 1 + (size_t)size);
 }
 
 /* Short lengths stand in the tag itself, longer ones in 1 (where `tag8` isn't 0), 2 or 4 bytes behind it. */
@@ -45,21 +45,21 @@ static void put_head(bytes *to, uint8_t fix, uint32_t below, uint8_t tag8, uint8
         put_big_endian(to, (uint8_t)(tag16 + 1), length, 4);
 }
 
-void put_map(bytes *to, uint32_t pairs) {
+void ss_put_map(bytes *to, uint32_t pairs) {
     put_head(to, 0x80, 16, 0, 0xde, pairs);
 }
 
-void put_array(bytes *to, uint32_t items) {
+void ss_put_array(bytes *to, uint32_t items) {
     put_head(to, 0x90, 16, 0, 0xdc, items);
 }
 
-void put_text(bytes *to, const char *text) {
+void ss_put_text(bytes *to, const char *text) {
     size_t length = strlen(text);
     put_head(to, 0xa0, 32, 0xd9, 0xda, (uint32_t)length);
-    put_raw(to, text, length);
+    ss_put_raw(to, text, length);
 }
 
-void put_integer(bytes *to, int64_t value) {
+void ss_put_integer(bytes *to, int64_t value) {
     if (value >= 0) {
         if (value < 0x80)
             put_big_endian(to, (uint8_t)value, 0, 0);
@@ -83,35 +83,35 @@ void put_integer(bytes *to, int64_t value) {
         put_big_endian(to, 0xd3, (uint64_t)value, 8);
 }
 
-void put_double(bytes *to, double value) {
+void ss_put_double(bytes *to, double value) {
     uint64_t raw;
     memcpy(&raw, &value, sizeof raw);
     put_big_endian(to, 0xcb, raw, 8);
 }
 
-void put_number(bytes *to, double value) {
+void ss_put_number(bytes *to, double value) {
     if (value == floor(value) && fabs(value) < 9007199254740992.0)
-        put_integer(to, (int64_t)value);
+        ss_put_integer(to, (int64_t)value);
     else
-        put_double(to, value);
+        ss_put_double(to, value);
 }
 
-void free_bytes(bytes *of) {
+void ss_free_bytes(bytes *of) {
     free(of->at);
     *of = (bytes){0};
 }
 
-void push_packed(packed_list *to, const void *from, size_t length) {
+void ss_push_packed(packed_list *to, const void *from, size_t length) {
     if (to->count == to->room) {
         to->room = to->room ? 2 * to->room : 16;
-        to->ends = take_memory(to->ends, to->room * sizeof *to->ends);
+        to->ends = ss_take_memory(to->ends, to->room * sizeof *to->ends);
     }
-    put_raw(&to->all, from, length);
+    ss_put_raw(&to->all, from, length);
     to->ends[to->count++] = to->all.length;
 }
 
-void clear_packed(packed_list *of) {
-    free_bytes(&of->all);
+void ss_clear_packed(packed_list *of) {
+    ss_free_bytes(&of->all);
     free(of->ends);
     *of = (packed_list){0};
 }
@@ -120,7 +120,7 @@ static size_t start_of(const packed_list *of, size_t number) {
     return number ? of->ends[number - 1] : 0;
 }
 
-size_t chunk_length(const packed_list *of, size_t first) {
+size_t ss_chunk_length(const packed_list *of, size_t first) {
     size_t next = first;
     while (next < of->count && next - first < MAX_EVENTS &&
            (next == first || of->ends[next] - start_of(of, first) <= PART_BYTES))
@@ -129,33 +129,34 @@ size_t chunk_length(const packed_list *of, size_t first) {
 }
 
 static void put_list(bytes *to, const packed_list *from, size_t first, size_t count) {
-    put_array(to, (uint32_t)count);
-    if (count) put_raw(to, from->all.at + start_of(from, first), start_of(from, first + count) - start_of(from, first));
+    ss_put_array(to, (uint32_t)count);
+    size_t start = start_of(from, first);
+    if (count) ss_put_raw(to, from->all.at + start, start_of(from, first + count) - start);
 }
 
 static bytes begin_payload(double ts) {
     bytes payload = {0};
-    put_array(&payload, 2);
-    put_double(&payload, ts);
+    ss_put_array(&payload, 2);
+    ss_put_double(&payload, ts);
     return payload;
 }
 
-bytes join_events(double ts, const packed_list *from, size_t first, size_t count) {
+bytes ss_join_events(double ts, const packed_list *from, size_t first, size_t count) {
     bytes payload = begin_payload(ts);
     put_list(&payload, from, first, count);
     return payload;
 }
 
-bytes join_snapshot(double ts, uint32_t part, uint32_t of, const packed_list *from, size_t first, size_t count,
-                    double now) {
+bytes ss_join_snapshot(double ts, uint32_t part, uint32_t of, const packed_list *from, size_t first, size_t count,
+                       double now) {
     bytes payload = begin_payload(ts);
-    put_array(&payload, 1);
-    put_map(&payload, isnan(now) ? 4 : 5);
-    put_text(&payload, "type"), put_text(&payload, "state.snapshot");
-    put_text(&payload, "part"), put_integer(&payload, part);
-    put_text(&payload, "of"), put_integer(&payload, of);
-    if (!isnan(now)) put_text(&payload, "now"), put_number(&payload, now);
-    put_text(&payload, "events"), put_list(&payload, from, first, count);
+    ss_put_array(&payload, 1);
+    ss_put_map(&payload, isnan(now) ? 4 : 5);
+    ss_put_text(&payload, "type"), ss_put_text(&payload, "state.snapshot");
+    ss_put_text(&payload, "part"), ss_put_integer(&payload, part);
+    ss_put_text(&payload, "of"), ss_put_integer(&payload, of);
+    if (!isnan(now)) ss_put_text(&payload, "now"), ss_put_number(&payload, now);
+    ss_put_text(&payload, "events"), put_list(&payload, from, first, count);
     return payload;
 }
 
@@ -203,7 +204,7 @@ static bool read_float(reader *from, value *into, int size) {
     return true;
 }
 
-bool read_value(reader *from, value *into) {
+bool ss_read_value(reader *from, value *into) {
     if (from->at == from->end) return false;
     uint8_t tag = *from->at++;
     if (tag < 0x80 || tag >= 0xe0) {
@@ -231,39 +232,39 @@ bool read_value(reader *from, value *into) {
     }
 }
 
-bool skip_value(reader *from) {
+bool ss_skip_value(reader *from) {
     value found;
     for (uint64_t left = 1; left; left--) {
-        if (!read_value(from, &found)) return false;
+        if (!ss_read_value(from, &found)) return false;
         if (found.kind == ARRAY) left += found.length;
         if (found.kind == MAP) left += 2 * (uint64_t)found.length;
     }
     return true;
 }
 
-uint32_t open_controls(reader *from) {
+uint32_t ss_open_controls(reader *from) {
     value found;
-    if (!read_value(from, &found) || found.kind != ARRAY || found.length != 2 || !skip_value(from)) return 0;
-    return read_value(from, &found) && found.kind == ARRAY ? (uint32_t)found.length : 0;
+    if (!ss_read_value(from, &found) || found.kind != ARRAY || found.length != 2 || !ss_skip_value(from)) return 0;
+    return ss_read_value(from, &found) && found.kind == ARRAY ? (uint32_t)found.length : 0;
 }
 
 static bool is_text(const value *found, const char *text) {
     return found->kind == TEXT && found->length == strlen(text) && !memcmp(found->text, text, found->length);
 }
 
-bool read_control(reader *from, control *into) {
+bool ss_read_control(reader *from, control *into) {
     *into = (control){.kind = OTHER, .last_seq = -1};
     value map, key, found;
     reader start = *from;
-    if (!read_value(from, &map)) return false;
+    if (!ss_read_value(from, &map)) return false;
     if (map.kind != MAP) {
         *from = start;
-        return skip_value(from);
+        return ss_skip_value(from);
     }
     for (size_t pair = 0; pair < map.length; pair++) {
-        if (!read_value(from, &key)) return false;
+        if (!ss_read_value(from, &key)) return false;
         start = *from;
-        if (!skip_value(from) || !read_value(&start, &found)) return false;
+        if (!ss_skip_value(from) || !ss_read_value(&start, &found)) return false;
         if (is_text(&key, "type"))
             into->kind = is_text(&found, "welcome") ? WELCOME : is_text(&found, "resync") ? RESYNC : OTHER;
         else if (is_text(&key, "last_seq") && found.kind == INTEGER)

@@ -4,6 +4,8 @@
 import { SCHEMA_VERSION } from "./wire.js";
 
 const MAX_NESTING = 32;
+const MAX_ITEMS = 2 ** 20;
+const MAX_PAIRS = 1024;
 const CLOCKS = ["step", "sim_seconds", "wall_seconds"];
 
 export function streamOpened(simulation, source, incarnation, clock) {
@@ -68,7 +70,7 @@ export function planDeclared(agents, { at, probabilities, notBefore } = {}) {
   }
   return {
     type: "plan.declared",
-    agents: agents.map((agent) => id("agents", agent)),
+    agents: list("agents", agents).map((agent) => id("agents", agent)),
     at: optional(amount, "at", at),
     probabilities: probabilities && [...probabilities],
     not_before: optional(amount, "not_before", notBefore),
@@ -91,15 +93,14 @@ export function memoryBound(agent, { lora, loraName, tokenIds, text: prefix, mes
   if (tokenIds && !tokenIds.every((token) => Number.isInteger(token) && token >= 0 && token < 2 ** 32)) {
     throw new RangeError("'tokenIds' must be whole numbers from 0 to 2**32-1");
   }
-  if (!isNestedAtMost(messages, MAX_NESTING)) throw new RangeError("'messages' are nested more than 32 levels deep");
   return {
     type: "memory.bound",
     agent: id("agent", agent),
     lora: optional(text, "lora", lora),
     lora_name: optional(id, "loraName", loraName),
-    token_ids: tokenIds && [...tokenIds],
+    token_ids: optional(list, "tokenIds", tokenIds),
     text: optional(text, "text", prefix),
-    messages,
+    messages: optional(plain, "messages", optional(list, "messages", messages)),
     cache_salt: optional(text, "cacheSalt", cacheSalt),
     model: optional(text, "model", model),
   };
@@ -134,7 +135,28 @@ function point(name, value) {
   return [...value];
 }
 
-function isNestedAtMost(value, levels) {
-  if (value === null || typeof value !== "object") return true;
-  return levels > 0 && Object.values(value).every((inner) => isNestedAtMost(inner, levels - 1));
+function list(name, value) {
+  if (typeof value === "string") throw new TypeError(`${name} must be a list`);
+  const items = [...value];
+  if (items.length > MAX_ITEMS) throw new RangeError(`${name} must be at most 2**20 items`);
+  return items;
+}
+
+// What the daemon can't read would cost the whole message that it stands in, and each snapshot after that.
+function plain(name, value, levels = MAX_NESTING) {
+  if (typeof value === "string") return text(name, value);
+  if (value === null || value === undefined || typeof value === "boolean" || Number.isFinite(value)) return value;
+  if (!Array.isArray(value) && !isMap(value)) throw new TypeError(`${name} must hold nothing but what JSON can say`);
+  if (!levels) throw new RangeError(`${name} must be nested at most 32 levels deep`);
+  if (Array.isArray(value)) return list(name, value).map((inner) => plain(name, inner, levels - 1));
+  const pairs = Object.entries(value);
+  if (pairs.length > MAX_PAIRS) throw new RangeError(`${name} must hold maps of at most 1,024 pairs`);
+  return Object.fromEntries(pairs.map(([key, inner]) => [text(name, key), plain(name, inner, levels - 1)]));
+}
+
+// An object of no class of its own, also one from another realm.
+function isMap(value) {
+  if (typeof value !== "object") return false;
+  const parent = Object.getPrototypeOf(value);
+  return parent === null || Object.getPrototypeOf(parent) === null;
 }

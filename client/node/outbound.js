@@ -3,6 +3,8 @@
 
 import { NewestState } from "./state.js";
 
+/** Beyond it a timer fires at once. */
+export const LONGEST_MS = 2 ** 31 - 1;
 const MAX_WAITING_BYTES = 8 * 1024 * 1024;
 
 /** Keeps what waits; `sent` and `dropped` count events. */
@@ -73,7 +75,7 @@ export class Outbound {
         resolve(came);
       };
       const settled = () => end(true);
-      const timer = setTimeout(() => end(false), ms);
+      const timer = setTimeout(() => end(false), Math.min(ms, LONGEST_MS));
       this.#watchers.add(settled);
     });
   }

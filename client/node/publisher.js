@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Dealer } from "zeromq";
 
 import * as events from "./events.js";
-import { Outbound } from "./outbound.js";
+import { LONGEST_MS, Outbound } from "./outbound.js";
 import { MAX_EVENT_BYTES, chunks, controls, frames, joinEvents, joinSnapshot, pack } from "./wire.js";
 
 const SEND_HIGH_WATER_MARK = 1000;
@@ -59,7 +59,7 @@ export class Publisher {
     const { clock = "step", address = "tcp://127.0.0.1:5600", source = simulation } = options;
     const { incarnation = Date.now(), snapshotEvery = 30 } = options;
     this.#opened = events.streamOpened(simulation, source, incarnation, clock);
-    this.#snapshotEvery = snapshotEvery * 1000;
+    this.#snapshotEvery = Math.min(snapshotEvery * 1000, LONGEST_MS);
     this.#dealer = new Dealer({
       sendHighWaterMark: SEND_HIGH_WATER_MARK,
       sendTimeout: SEND_WAIT_MS,

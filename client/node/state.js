@@ -19,21 +19,21 @@ export class NewestState {
   #said = new Map(); // key -> { type, packed }, in order
   #owned = new Map(); // agent -> its keys
   #plan = null; // { event, now }
-  #outOfPlan = new Set();
+  #planned = new Set(); // those of the plan who are left
 
   apply(event) {
     if (event.type === "step.advanced") this.#advance(event.now);
     else if (event.type === "agent.released") this.#release(event.agent);
     else if (event.type === PLAN) {
       this.#plan = { event, now: this.now };
-      this.#outOfPlan.clear();
+      this.#planned = new Set(event.agents);
       this.#put(PLAN, event);
     } else this.#applyToAgent(event);
   }
 
   snapshot() {
-    if (this.#plan && this.#outOfPlan.size) {
-      const rest = stamped(without(this.#plan.event, this.#outOfPlan), this.#plan.now);
+    if (this.#plan) {
+      const rest = stamped(restOf(this.#plan.event, this.#planned), this.#plan.now);
       this.#said.set(PLAN, { type: PLAN, packed: pack(rest) });
     }
     return Array.from(this.#said.values(), ({ packed }) => packed);
@@ -51,7 +51,7 @@ export class NewestState {
         break;
       case "invocation.started":
         for (const ended of ENDED_BY_INVOCATION) this.#said.delete(key(ended, agent));
-        this.#outOfPlan.add(agent);
+        this.#planned.delete(agent);
         this.#put(running, event);
         break;
       case "invocation.finished":
@@ -62,7 +62,7 @@ export class NewestState {
         this.#put(key("memory.bound", agent), event);
         break;
       default:
-        if (type === "agent.idled") this.#outOfPlan.add(agent);
+        if (type === "agent.idled") this.#planned.delete(agent);
         this.#put(key(type, agent), event);
     }
   }
@@ -72,6 +72,7 @@ export class NewestState {
       // The simulation starts over: what it foresaw is void, what the agents are is not.
       for (const [name, { type }] of this.#said) if (!OUTLIVES_CLOCK.has(type)) this.#said.delete(name);
       this.#plan = null;
+      this.#planned.clear();
     }
     this.now = now;
   }
@@ -79,7 +80,7 @@ export class NewestState {
   #release(agent) {
     for (const name of this.#owned.get(agent) ?? []) this.#said.delete(name);
     this.#owned.delete(agent);
-    this.#outOfPlan.add(agent);
+    this.#planned.delete(agent);
   }
 
   #put(name, event) {
@@ -100,8 +101,8 @@ function stamped(event, now) {
 }
 
 // A plain order stays whole, as its places are its times.
-function without(plan, agents) {
+function restOf(plan, agents) {
   if (plan.at === undefined && plan.probabilities === undefined) return plan;
-  const stays = (_, index) => !agents.has(plan.agents[index]);
+  const stays = (_, index) => agents.has(plan.agents[index]);
   return { ...plan, agents: plan.agents.filter(stays), probabilities: plan.probabilities?.filter(stays) };
 }

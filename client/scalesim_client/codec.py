@@ -84,6 +84,12 @@ def pack_event(event: Event | Mapping[str, Any]) -> bytes:
     return packed
 
 
+def check_packed(packed: bytes) -> None:
+    """Raise `ValueError` for an event, packed, that `decode` refuses: binary, keys that aren't text, arrays and maps
+    beyond the limits. One such event would cost the whole message that holds it."""
+    _decode_msgpack(packed)
+
+
 def join_events(ts: float, packed: Sequence[bytes]) -> bytes:
     """Return the msgpack payload of events already packed; raises `ValueError` beyond the limits."""
     _check_count(len(packed))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any, ClassVar, Literal, get_args
 
 SCHEMA_VERSION = "1.0"
@@ -211,6 +212,8 @@ class PathDeclared(Event):
         check_amount("hop", self.hop)
         if (self.edges is None) == (self.nodes is None):
             raise ValueError("give exactly one of 'edges' and 'nodes'")
+        for node in (*(self.nodes or ()), *chain.from_iterable(self.edges or ())):
+            check_id("nodes", node)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,8 +233,8 @@ class AgentActivated(AgentEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanDeclared(Event):
     """Who calls next, declared: `agents` in order; all at clock value `at`, or one per clock unit from now where `at`
-    is left out; or each with a probability per clock unit. `not_before` is a clock value before which none calls.
-    A plan replaces the source's earlier plan."""
+    is left out; or each with a probability per clock unit (`probabilities`, one per agent, 0 to 1, never beside `at`).
+    `not_before` is a clock value before which none calls. A plan replaces the source's earlier plan."""
 
     type: ClassVar[str] = "plan.declared"
     agents: list[str]
@@ -271,8 +274,9 @@ class InvocationFinished(AgentEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryBound(AgentEvent):
-    """The agent's memory: a LoRA (its directory, and the model name that requests use), and/or a prompt prefix as
-    exactly one of `token_ids`, `text` and `messages` (OpenAI chat form). `model` is the base model's served name."""
+    """The agent's memory: a LoRA (`lora`, its directory, and `lora_name`, the model name that requests use: both or
+    neither), and/or a prompt prefix as exactly one of `token_ids` (each 0 to 2**32-1), `text` and `messages` (OpenAI
+    chat form). `model` is the base model's served name. At least one of LoRA, prefix and `model` is given."""
 
     type: ClassVar[str] = "memory.bound"
     lora: str | None = None

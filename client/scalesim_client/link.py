@@ -27,6 +27,8 @@ RETRY_WAIT = 0.05
 LINGER_MS = 500
 HEARTBEAT_MS = 5000
 RECONNECT_MAX_MS = 2000
+LONGEST_WAIT = 2**31 / 1000 - 1
+"""In seconds: what ZeroMQ can wait for."""
 
 logger = logging.getLogger("scalesim_client")
 
@@ -55,7 +57,7 @@ class Link(threading.Thread):
         super().__init__(name=f"scalesim-{opened.source}", daemon=True)
         self._opened = opened
         self._outbound = outbound
-        self._snapshot_every = snapshot_every
+        self._snapshot_every = min(snapshot_every, LONGEST_WAIT)
         self._phase = Phase.AWAY
         self._seq = 0
         self._restated_up_to = -1

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Any, Self
 
-from scalesim_client.codec import pack_event
+from scalesim_client.codec import check_packed, pack_event
 from scalesim_client.events import (
     MAX_MESSAGE_BYTES,
     ActivityStarted,
@@ -161,7 +162,7 @@ class Publisher:
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all that was handed over has been sent; return whether it
         has."""
-        return self._outbound.wait_settled(timeout)
+        return self._outbound.wait_settled(min(timeout, TIMEOUT_MAX))
 
     def close(self) -> None:
         """Send what waits and `stream.closed`, within about two seconds; later events are dropped."""
@@ -201,4 +202,5 @@ def _pack(event: Event) -> bytes:
     packed = pack_event(event)
     if len(packed) > MAX_EVENT_BYTES:
         raise ValueError(f"an event holds at most {MAX_EVENT_BYTES} bytes, got {len(packed)}")
+    check_packed(packed)
     return packed

@@ -49,7 +49,7 @@ class NewestState:
         self._owned: dict[Key, set[Key]] = {}
         self._plan: PlanDeclared | None = None
         self._planned_at: float | None = None
-        self._out_of_plan: set[str] = set()
+        self._planned: set[str] = set()
 
     def apply(self, event: Event) -> None:
         """Take in one event; raises `ValueError` where it has no place in msgpack."""
@@ -58,22 +58,24 @@ class NewestState:
                 self._advance(now)
             case AgentReleased(agent=agent):
                 self._drop_owned(("agent", agent))
-                self._out_of_plan.add(agent)
+                self._planned.discard(agent)
             case AgentEvent():
                 self._apply_to_agent(event)
             case PathDeclared(path=path):
                 self._drop_owned(("path", path))
                 self._put((event.type, path), event)
             case PlanDeclared(agents=agents):
-                self._plan = replace(event, agents=list(agents))
+                chances = event.probabilities
+                copied = None if chances is None else list(chances)
+                self._plan = replace(event, agents=list(agents), probabilities=copied)
                 self._planned_at = self.now
-                self._out_of_plan.clear()
+                self._planned = set(agents)
                 self._put(_PLAN, event)
 
     def snapshot(self) -> list[bytes]:
         """Return the events that still hold, each packed."""
-        if self._out_of_plan and self._plan is not None:
-            rest = _without(self._plan, self._out_of_plan)
+        if self._plan is not None:
+            rest = _rest(self._plan, self._planned)
             self._said[_PLAN] = pack_event(_stamped(rest, self._planned_at))
         return list(self._said.values())
 
@@ -87,7 +89,7 @@ class NewestState:
             case InvocationStarted(agent=agent, request=request):
                 for ended in _ENDED_BY_INVOCATION:
                     self._said.pop((ended, agent), None)
-                self._out_of_plan.add(agent)
+                self._planned.discard(agent)
                 self._serve(owner)
                 self._put((event.type, agent, request), event, owner)
             case InvocationFinished(agent=agent, request=request):
@@ -102,14 +104,14 @@ class NewestState:
                     self._put(key, event, owner, ("path", path))
             case _:
                 if isinstance(event, AgentIdled):
-                    self._out_of_plan.add(event.agent)
+                    self._planned.discard(event.agent)
                 self._put((event.type, event.agent), event, owner)
 
     def _advance(self, now: float) -> None:
         if self.now is not None and now < self.now:
             # The simulation starts over: what it foresaw is void, what the agents are is not.
             self._said = {key: said for key, said in self._said.items() if key[0] in _OUTLIVES_CLOCK}
-            self._plan = None
+            self._plan, self._planned = None, set()
         self.now = now
 
     def _put(self, key: Key, event: Event, *owners: Key) -> None:
@@ -138,11 +140,11 @@ def _stamped(event: Event, now: float | None) -> dict[str, Any]:
     return wire
 
 
-def _without(plan: PlanDeclared, agents: set[str]) -> PlanDeclared:
-    """Return the plan without `agents`; a plain order stays whole, as its places are its times."""
+def _rest(plan: PlanDeclared, agents: set[str]) -> PlanDeclared:
+    """Return the plan of those `agents` that are left of it; a plain order stays whole, as its places are its times."""
     if plan.at is None and plan.probabilities is None:
         return plan
-    kept = [index for index, agent in enumerate(plan.agents) if agent not in agents]
+    kept = [index for index, agent in enumerate(plan.agents) if agent in agents]
     return replace(
         plan,
         agents=[plan.agents[index] for index in kept],

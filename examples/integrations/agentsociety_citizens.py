@@ -12,20 +12,20 @@ import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
-# At import the library looks whether a hub can be reached; it need not ask.
-os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
-os.environ.setdefault("https_proxy", "http://127.0.0.1:9")
-
-from agentsociety.agent import AgentToolbox, Block, MemoryAttribute
-from agentsociety.agent.memory_config_generator import MemoryConfig
-from agentsociety.cityagent import SocietyAgent, SocietyAgentBlockOutput, SocietyAgentConfig
-from agentsociety.memory import Memory
 from openai import AsyncOpenAI
 
 import stage
 from scalesim_client import Publisher
 from scalesim_client.integrations.agentsociety import acting
+
+# At import the library looks whether a hub can be reached; it need not ask.
+with patch.dict(os.environ, HF_ENDPOINT="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9"):
+    from agentsociety.agent import AgentToolbox, Block, MemoryAttribute
+    from agentsociety.agent.memory_config_generator import MemoryConfig
+    from agentsociety.cityagent import SocietyAgent, SocietyAgentBlockOutput, SocietyAgentConfig
+    from agentsociety.memory import Memory
 
 SECONDS_PER_STEP = 60
 MINUTES = {1: [2, 3], 2: [4, 4]}

@@ -16,11 +16,12 @@ SEC_PER_STEP = 10
 BEGIN = datetime(2023, 2, 13, 7, 0, 0)
 MINUTES = {"Isabella": 1, "Klaus": 2, "Maria": 60, "Tom": 60}
 HOMES = {"Isabella": (0, 0), "Klaus": (100, 0), "Maria": (200, 0), "Tom": (212, 0)}
+VISIT = {"Klaus": BEGIN + timedelta(seconds=50)}
 Tile = tuple[int, int]
 
 
 class Persona:
-    """Acts for its number of minutes; `scratch` has what a persona of the original has."""
+    """Acts for its number of minutes, also while it is visited; `scratch` has what a persona of the original has."""
 
     def __init__(self, name: str, minutes: int, tile: Tile, engine: OpenAI) -> None:
         self.name = name
@@ -43,11 +44,17 @@ class Persona:
         if scratch.act_start_time is None or curr_time >= scratch.act_start_time + timedelta(
             minutes=self.minutes
         ):
-            with asking() as tags:
-                prompt = f"Name: {self.name}\nLifestyle: goes to bed at 11 pm.\n" * 10 + f"It is {curr_time}."
-                self.engine.completions.create(model="base", prompt=prompt, max_tokens=8, **tags)
+            self.ask(f"It is {curr_time}.")
             scratch.act_start_time, scratch.act_duration = curr_time, self.minutes
+        elif curr_time == VISIT.get(self.name):
+            self.ask(f"It is {curr_time}. Somebody looks in.")
         return scratch.planned_path.pop(0) if scratch.planned_path else curr_tile
+
+    def ask(self, news: str) -> None:
+        """Ask the LLM."""
+        with asking() as tags:
+            prompt = f"Name: {self.name}\nLifestyle: goes to bed at 11 pm.\n" * 10 + news
+            self.engine.completions.create(model="base", prompt=prompt, max_tokens=8, **tags)
 
 
 def play(publisher: Publisher, engine: str, steps: int, after_step: Callable[[int], None]) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,6 +158,28 @@ def test_what_a_caller_does_to_a_list_later_changes_nothing() -> None:
     agents.clear()
     state.apply(InvocationStarted(agent="b"))
     assert msgpack.unpackb(state.snapshot()[0])["agents"] == ["a"]
+
+
+def test_chances_may_come_as_an_array() -> None:
+    numpy = pytest.importorskip("numpy")
+    plan = PlanDeclared(agents=["a", "b"], probabilities=numpy.array([0.5, 1.0]))
+    assert said(plan, AgentIdled(agent="b"))[0]["probabilities"] == [0.5]
+
+
+def test_agents_that_have_gone_leave_no_memory() -> None:
+    state = NewestState()
+
+    def come_and_go(numbers: range) -> int:
+        for number in numbers:
+            state.apply(InvocationStarted(agent=f"{number}"))
+            state.apply(AgentReleased(agent=f"{number}"))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    before = come_and_go(range(3000))
+    after = come_and_go(range(3000, 6000))
+    tracemalloc.stop()
+    assert after - before < 32 * 1024
 
 
 AGENTS = ("a", "b", "c", "d")

@@ -106,10 +106,14 @@ def test_bad_events_are_counted_and_cost_their_neighbours_nothing(
         publisher.moved(odd, place="park")
         publisher.bind("Ada", messages=[{"content": object()}])
         publisher.bind("Ada", text="x" * MAX_MESSAGE_BYTES)
+        publisher.bind("Ada", messages=[{"role": "user", "content": b"binary"}])
+        publisher.bind("Ada", messages=[{f"key {number}": None for number in range(1025)}])
+        publisher.bind("Ada", messages=[{1: "a key that is no text"}])
+        publisher.moved("Ada", place=odd and b"park")
         publisher.step(3)
         heard = router.events_until(is_step(3))
     assert [event["now"] for event in heard] == [1, 2, 3]
-    assert publisher.invalid == 10
+    assert publisher.invalid == 14
     logged = [record.getMessage().split()[0] for record in caplog.records]
     assert logged == [
         "stream.closed",

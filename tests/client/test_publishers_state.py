@@ -137,6 +137,27 @@ def test_the_state_is_said_again_from_time_to_time(language: str) -> None:
 
 
 @every_language
+def test_times_beyond_all_bounds_are_long_ones(language: str) -> None:
+    ages = 1e19
+
+    async def scene() -> None:
+        with Router() as router:
+            async with speaking(language, router.address, snapshot_every=ages) as speaker:
+                opened = await heard(router)
+                speaker.say("agent.moved agent=Ada place=park")
+                flushed = asyncio.create_task(speaker.ask(f"flush {ages}"))
+                assert not (await asyncio.wait({flushed}, timeout=0.2))[0]
+                router.reply(opened, "welcome")
+                assert await flushed == "flushed 1"
+                for _ in range(20):
+                    assert (await heard(router)).types == ["agent.moved"]
+                    speaker.say("agent.moved agent=Ada place=park")
+                    await speaker.flush()
+
+    asyncio.run(scene())
+
+
+@every_language
 def test_a_refused_stream_stays_silent_until_another_daemon_comes(language: str) -> None:
     async def scene() -> None:
         with Router() as first:

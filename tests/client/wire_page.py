@@ -44,6 +44,7 @@ TS = 1795341639.875
 TOPIC = "Stanford@1"
 NUMBERS = (0, 1, 258, 2**32, 2**63)
 LONG_NAME = "Zoë_" * 50
+LONGER = "x" * 257
 
 # Whole numbers stand for themselves: languages that know one kind of number write them as integers.
 EVENTS: dict[str, Event] = {
@@ -172,7 +173,10 @@ def _row(kind: type[Event], field: Field[Any]) -> str:
 def _limited(kind: type[Event], name: str, annotation: Any) -> str:
     """Return a type in words; what limits it is found out by trying values beyond them."""
     word = _word(annotation)
-    if word == "text" and _refuses(kind, name, "x" * 257):
+    for many in ([LONGER], [(LONGER, LONGER)]):
+        if word.startswith("array") and word.endswith("text") and _refuses(kind, name, many):
+            return word.replace("text", "id")
+    if word == "text" and _refuses(kind, name, LONGER):
         return f"one of {', '.join(f'`{kind}`' for kind in CLOCK_KINDS)}" if name == "clock" else "id"
     if word == "number" and _refuses(kind, name, -1.0):
         return "number, at least 0"

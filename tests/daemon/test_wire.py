@@ -55,6 +55,8 @@ def test_unknown_fields_are_ignored() -> None:
             "exactly",
         ),
         ({"type": "plan.declared", "agents": ["a"], "probabilities": [1.5]}, "plan.declared", "0..1"),
+        ({"type": "path.declared", "nodes": ["a", ""]}, "path.declared", "1 to 256"),
+        ({"type": "path.declared", "edges": [["a", "x" * 257]]}, "path.declared", "1 to 256"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name_and_reason(raw: object, type_: str, reason: str) -> None:

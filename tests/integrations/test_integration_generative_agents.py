@@ -24,6 +24,6 @@ def test_the_town_is_foreseen(tmp_path: Path) -> None:
                 met = {"Maria": MEETING - step * STEP, "Tom": MEETING - step * STEP}
                 await play.foresees({**left, **met})
                 if step == LAST:
-                    await play.learn({"Isabella"})
+                    await play.learn({"Isabella", "Klaus"})
 
     asyncio.run(scene())

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import mesa
+import numpy
 import pytest
 
 from scalesim_client import Publisher
 from scalesim_client.integrations import generative_agents, harmless, oasis
 from scalesim_client.integrations.mesa import ScaleSimAgent, attach
+from tests.client.router import Router
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,12 @@ def unheard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publisher]:
         yield publisher
 
 
+@pytest.fixture
+def router() -> Iterator[Router]:
+    with Router() as router:
+        yield router
+
+
 class Nameless(ScaleSimAgent, mesa.Agent):
     """An agent whose name can't be told."""
 
@@ -38,6 +46,8 @@ class Nameless(ScaleSimAgent, mesa.Agent):
         raise LookupError("no name")
 
     def step(self) -> None:
+        with self.invocation() as tags:
+            assert tags == {"extra_body": {}, "extra_headers": {}}
         self.turns += 1
 
 
@@ -60,8 +70,37 @@ def test_an_error_of_ours_does_not_reach_the_model(
             model.step()
     assert model.someone.turns == 3
     assert [record.message for record in caplog.records] == [
-        "who is where in Mesa is not told, and no more is said of it"
+        "the name of an agent in Mesa is not told, and no more is said of it",
+        "a request's agent is not told, and no more is said of it",
     ]
+
+
+def test_an_impossible_name_silences_nobody_else(router: Router) -> None:
+    class Named(ScaleSimAgent, mesa.Agent):
+        sidecar_name = ""
+
+    with Publisher("street", address=router.address) as publisher:
+        router.welcome()
+        model = Crowd(Named)
+        Nameless(model)
+        neighbour = Named(model)
+        neighbour.sidecar_name = "Ada"
+        attach(model, publisher)
+        assert router.receive().events == [{"type": "agent.registered", "agent": "Ada"}]
+
+
+def test_numbers_of_numpy_are_numbers(router: Router) -> None:
+    class Walker(ScaleSimAgent, mesa.Agent):
+        speed = numpy.float32(0.5)
+        vision = numpy.int64(3)
+
+    with Publisher("street", address=router.address) as publisher:
+        router.welcome()
+        model = Crowd(Walker)
+        model.someone.pos = (1, 2)
+        attach(model, publisher)
+        moved = router.events_until(lambda event: event["type"] == "agent.moved")[-1]
+        assert (moved["speed"], moved["vision"]) == (0.5, 3)
 
 
 def test_an_error_of_the_model_passes(unheard: Publisher) -> None:
@@ -109,6 +148,12 @@ def test_a_persona_without_a_scratch_moves_on(unheard: Publisher) -> None:
     persona = SimpleNamespace(name="Klaus", scratch=None, move=lambda maze, others, tile, time: tile)
     generative_agents.attach([persona], unheard)
     assert persona.move(None, {}, (1, 2), "no time at all") == (1, 2)
+
+
+def test_a_persona_of_another_kind_takes_what_it_takes(unheard: Publisher) -> None:
+    persona = SimpleNamespace(name="Klaus", scratch=None, move=lambda *words, mood: (words, mood))
+    generative_agents.attach([persona], unheard)
+    assert persona.move(1, mood="glad") == ((1,), "glad")
 
 
 def test_actions_that_nobody_understands_are_taken_by_oasis_all_the_same(unheard: Publisher) -> None:

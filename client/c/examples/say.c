@@ -13,15 +13,6 @@
 
 #define MOST 64 /* items of a list in a line */
 
-static const char *const KINDS[] = {
-    [AGENT_REGISTERED] = "agent.registered",       [MEMORY_BOUND] = "memory.bound",
-    [ACTIVITY_STARTED] = "agent.activity_started", [AGENT_MOVED] = "agent.moved",
-    [AGENT_WOKEN] = "agent.woken",                 [AGENT_IDLED] = "agent.idled",
-    [MEMORY_UNBOUND] = "memory.unbound",           [INVOCATION_STARTED] = "invocation.started",
-    [INVOCATION_FINISHED] = "invocation.finished", [AGENT_RELEASED] = "agent.released",
-    [STEP_ADVANCED] = "step.advanced",             [PLAN_DECLARED] = "plan.declared",
-};
-
 /* The value of a field, or NULL where a line's words have none of this name. */
 static const char *field(char **words, const char *key) {
     size_t length = strlen(key);
@@ -143,7 +134,7 @@ static void print_text(const value *text) {
 
 static bool print_json(reader *from) {
     value found;
-    if (!read_value(from, &found)) return false;
+    if (!ss_read_value(from, &found)) return false;
     switch (found.kind) {
     case NIL: fputs("null", stdout); return true;
     case BOOLEAN: fputs(found.integer ? "true" : "false", stdout); return true;
@@ -164,19 +155,19 @@ static bool print_json(reader *from) {
 
 static void decode(char *line) {
     bytes packed = {0};
-    for (unsigned each; sscanf(line, "%2x", &each) == 1; line += 2) put_raw(&packed, &(uint8_t){(uint8_t)each}, 1);
+    for (unsigned each; sscanf(line, "%2x", &each) == 1; line += 2) ss_put_raw(&packed, &(uint8_t){(uint8_t)each}, 1);
     reader from = {packed.at, packed.at + packed.length};
     if (!print_json(&from) || from.at != from.end) fputs(" malformed", stdout);
     putchar('\n');
-    free_bytes(&packed);
+    ss_free_bytes(&packed);
 }
 
 static void encode(const event *what) {
     bytes packed = {0};
-    if (is_valid_event(what)) pack_event(&packed, what, NAN);
+    if (ss_is_valid_event(what)) ss_pack_event(&packed, what, NAN);
     for (size_t i = 0; i < packed.length; i++) printf("%02x", packed.at[i]);
     putchar('\n');
-    free_bytes(&packed);
+    ss_free_bytes(&packed);
 }
 
 static size_t split(char *line, char **words) {
@@ -205,13 +196,13 @@ int main(int count, char **arguments) {
             continue;
         }
         if (!split(line, words)) continue;
-        size_t kind = 0, kinds = sizeof KINDS / sizeof *KINDS;
-        while (kind < kinds && strcmp(KINDS[kind], words[0])) kind++;
-        if (kind == kinds) {
+        int kind = 0;
+        while (kind < KINDS && strcmp(ss_event_types[kind], words[0])) kind++;
+        if (kind == KINDS) {
             carry_out(publisher, words[0], words[1] ? words[1] : "");
             continue;
         }
-        event what = read_event((int)kind, words + 1);
+        event what = read_event(kind, words + 1);
         if (publisher)
             say(publisher, &what);
         else

@@ -7,6 +7,8 @@ use crate::wire::number;
 
 const MAX_ID_BYTES: usize = 256;
 const MAX_NESTING: usize = 32;
+const MAX_ITEMS: usize = 1 << 20;
+const MAX_PAIRS: usize = 1 << 10;
 
 /// An event, or what is wrong with it.
 pub type Checked = Result<Value, String>;
@@ -111,6 +113,7 @@ pub fn agent_moved(agent: &str, moved: &Move) -> Checked {
 
 /// Who calls next.
 pub fn plan_declared(plan: &Plan) -> Checked {
+    ensure(plan.agents.len() <= MAX_ITEMS, "'agents' must be at most 2**20")?;
     plan.agents.iter().try_for_each(|agent| check_id("agents", agent))?;
     if let Some(chances) = plan.probabilities {
         ensure(plan.at.is_none(), "give at most one of 'at' and 'probabilities'")?;
@@ -144,9 +147,10 @@ pub fn memory_bound(agent: &str, memory: &Memory) -> Checked {
     ensure(prefixes == 1 || memory.lora.is_some() || memory.model.is_some(), "give a LoRA, a prefix or a model")?;
     ensure(memory.lora.is_some() == memory.lora_name.is_some(), "'lora' and 'lora_name' go together")?;
     memory.lora_name.map_or(Ok(()), |name| check_id("lora_name", name))?;
+    ensure(memory.token_ids.map_or(true, |ids| ids.len() <= MAX_ITEMS), "'token_ids' must be at most 2**20")?;
     let messages = memory.messages.map(|messages| json!(messages));
-    let shallow = messages.as_ref().map_or(true, |messages| is_nested_at_most(messages, MAX_NESTING));
-    ensure(shallow, "'messages' are nested more than 32 levels deep")?;
+    let readable = messages.as_ref().map_or(true, |messages| is_readable(messages, MAX_NESTING));
+    ensure(readable, "'messages' must be nested at most 32 levels, in arrays of 2**20 items and maps of 1,024 pairs")?;
     Ok(wire(
         "memory.bound",
         [
@@ -191,10 +195,12 @@ fn check_id(name: &str, id: &str) -> Result<(), String> {
     ensure((1..=MAX_ID_BYTES).contains(&id.len()), &format!("{name} must be 1 to {MAX_ID_BYTES} UTF-8 bytes long"))
 }
 
-fn is_nested_at_most(value: &Value, levels: usize) -> bool {
+/// What the daemon can't read would cost the whole message that it stands in, and each snapshot after that.
+fn is_readable(value: &Value, levels: usize) -> bool {
+    let is_inner_readable = |inner| is_readable(inner, levels - 1);
     match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| is_nested_at_most(item, levels - 1)),
-        Value::Object(map) => levels > 0 && map.values().all(|item| is_nested_at_most(item, levels - 1)),
+        Value::Array(items) => levels > 0 && items.len() <= MAX_ITEMS && items.iter().all(is_inner_readable),
+        Value::Object(map) => levels > 0 && map.len() <= MAX_PAIRS && map.values().all(is_inner_readable),
         _ => true,
     }
 }

@@ -18,6 +18,8 @@ const RECONNECT_MAX_MS: i32 = 2000;
 const START_GRACE: Duration = Duration::from_secs(1);
 const WELCOME_WAIT: Duration = Duration::from_secs(2);
 const RETRY_WAIT: Duration = Duration::from_millis(50);
+/// What ZeroMQ can wait for.
+const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64 - 1);
 const WAKE: &str = "inproc://wake";
 const MONITOR: &str = "inproc://monitor";
 
@@ -105,7 +107,7 @@ impl<'a> Link<'a> {
             wake_in: sockets.wake_in,
             source: opened["source"].as_str().unwrap_or_default().into(),
             opened: pack(opened),
-            snapshot_every,
+            snapshot_every: snapshot_every.min(LONGEST_WAIT),
             phase: Phase::Away,
             seq: 0,
             restated_up_to: -1,
@@ -113,7 +115,7 @@ impl<'a> Link<'a> {
             blocked: false,
             more_waits: false,
             deadline: Some(Instant::now() + START_GRACE),
-            next_snapshot: Instant::now() + snapshot_every,
+            next_snapshot: Instant::now() + snapshot_every.min(LONGEST_WAIT),
         }
     }
 

@@ -27,7 +27,8 @@ pub(crate) struct NewestState {
     owned: HashMap<String, HashSet<Key>>,
     next: u64,
     plan: Option<(Value, Option<f64>)>,
-    out_of_plan: HashSet<String>,
+    /// Those of the plan who are left.
+    planned: HashSet<String>,
 }
 
 impl NewestState {
@@ -37,7 +38,8 @@ impl NewestState {
             "agent.released" => self.release(text(event, "agent")),
             PLAN => {
                 self.plan = Some((event.clone(), self.now));
-                self.out_of_plan.clear();
+                let agents = event["agents"].as_array().into_iter().flatten();
+                self.planned = agents.filter_map(|agent| agent.as_str().map(String::from)).collect();
                 self.put(place(PLAN, ""), event);
             }
             kind => self.apply_to_agent(kind, text(event, "agent"), event),
@@ -46,10 +48,8 @@ impl NewestState {
 
     pub fn snapshot(&mut self) -> Vec<Vec<u8>> {
         if let (Some((plan, declared_at)), Some(at)) = (&self.plan, self.places.get(&place(PLAN, ""))) {
-            if !self.out_of_plan.is_empty() {
-                let rest = stamped(&without(plan, &self.out_of_plan), *declared_at);
-                self.said.insert(*at, (place(PLAN, ""), pack(&rest)));
-            }
+            let rest = stamped(&rest_of(plan, &self.planned), *declared_at);
+            self.said.insert(*at, (place(PLAN, ""), pack(&rest)));
         }
         self.said.values().map(|(_, packed)| packed.clone()).collect()
     }
@@ -64,14 +64,14 @@ impl NewestState {
             REGISTERED => {}
             STARTED => {
                 ENDED_BY_INVOCATION.iter().for_each(|ended| self.forget(&place(ended, agent)));
-                self.out_of_plan.insert(agent.into());
+                self.planned.remove(agent);
                 self.put(running, event);
             }
             "invocation.finished" => self.forget(&running),
             "memory.unbound" => self.put(place("memory.bound", agent), event),
             _ => {
                 if kind == "agent.idled" {
-                    self.out_of_plan.insert(agent.into());
+                    self.planned.remove(agent);
                 }
                 self.put(place(kind, agent), event);
             }
@@ -85,6 +85,7 @@ impl NewestState {
             let foreseen: Vec<Key> = self.places.keys().filter(|(kind, ..)| void(kind)).cloned().collect();
             foreseen.iter().for_each(|key| self.forget(key));
             self.plan = None;
+            self.planned.clear();
         }
         self.now = Some(now);
     }
@@ -93,7 +94,7 @@ impl NewestState {
         for key in self.owned.remove(agent).unwrap_or_default() {
             self.forget(&key);
         }
-        self.out_of_plan.insert(agent.into());
+        self.planned.remove(agent);
     }
 
     fn put(&mut self, key: Key, event: &Value) {
@@ -138,13 +139,13 @@ fn stamped(event: &Value, now: Option<f64>) -> Value {
 }
 
 /// A plain order stays whole, as its places are its times.
-fn without(plan: &Value, agents: &HashSet<String>) -> Value {
+fn rest_of(plan: &Value, agents: &HashSet<String>) -> Value {
     let mut rest = plan.clone();
     if plan.get("at").is_none() && plan.get("probabilities").is_none() {
         return rest;
     }
     let all = plan["agents"].as_array().cloned().unwrap_or_default();
-    let stays = |index: &usize| !agents.contains(all[*index].as_str().unwrap_or_default());
+    let stays = |index: &usize| agents.contains(all[*index].as_str().unwrap_or_default());
     for key in ["agents", "probabilities"] {
         if let Some(Value::Array(values)) = plan.get(key) {
             rest[key] = (0..values.len()).filter(stays).map(|index| values[index].clone()).collect();

@@ -18,10 +18,14 @@ from scalesim_client.integrations.harmless import harmless
 from scalesim_client.publisher import Publisher
 
 
-@cache
 def publisher_here(simulation: str, address: str = "tcp://127.0.0.1:5600") -> Publisher:
     """Return this process's publisher: agents live in several, and each is a source of its own."""
-    return Publisher(simulation, "sim_seconds", address=address, source=f"{simulation}-{os.getpid()}")
+    return _publisher_of(os.getpid(), simulation, address)
+
+
+@cache
+def _publisher_of(process: int, simulation: str, address: str) -> Publisher:
+    return Publisher(simulation, "sim_seconds", address=address, source=f"{simulation}-{process}")
 
 
 @asynccontextmanager
@@ -30,7 +34,9 @@ async def acting(agent: Any, publisher: Publisher) -> AsyncIterator[None]:
     step that it is at takes. Errors of the block pass."""
     name, now, until = str(agent.id), None, None
     with harmless("AgentSociety's tick"):
-        now, until = float(agent.environment.get_tick()), await _until(agent)
+        until = await _until(agent)
+        # Read and said in one go: while one agent waits for its memory, the tick of others goes on.
+        now = float(agent.environment.get_tick())
         publisher.step(now)
     async with AsyncExitStack() as stack:
         if now is not None and (until is None or until <= now):

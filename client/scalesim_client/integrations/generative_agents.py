@@ -20,7 +20,7 @@ from scalesim_client.publisher import Publisher
 from scalesim_client.tags import RequestTags
 
 _EPOCH = datetime(1970, 1, 1)
-_MOVING: ContextVar[tuple[Publisher | None, str]] = ContextVar("scalesim_moving", default=(None, ""))
+_MOVING: ContextVar[tuple[_Told | None, str]] = ContextVar("scalesim_moving", default=(None, ""))
 
 
 def attach(personas: Iterable[Any], publisher: Publisher, *, sec_per_step: float = 10.0) -> None:
@@ -38,18 +38,21 @@ def asking() -> Iterator[RequestTags]:
 
     It stands around the one place that calls the engine; outside of a `move` it says nothing.
     """
-    publisher, name = _MOVING.get()
-    with invoking(publisher, name) as tags:
+    told, name = _MOVING.get()
+    if told is not None:
+        told.asks(name)
+    with invoking(None if told is None else told.publisher, name) as tags:
         yield tags
 
 
 def _telling(persona: Any, move: Any, told: _Told) -> Any:
     @wraps(move)
-    def moving(maze: Any, personas: Any, curr_tile: Any, curr_time: datetime) -> Any:
-        told.time(curr_time)
-        token = _MOVING.set((told.publisher, str(persona.name)))
+    def moving(*args: Any, **kwargs: Any) -> Any:
+        with harmless("the personas' time"):
+            told.time(kwargs["curr_time"] if "curr_time" in kwargs else args[3])
+        token = _MOVING.set((told, str(persona.name)))
         try:
-            result = move(maze, personas, curr_tile, curr_time)
+            result = move(*args, **kwargs)
         finally:
             _MOVING.reset(token)
         told.persona(str(persona.name), persona.scratch)
@@ -69,11 +72,14 @@ class _Told:
         self._going: dict[str, Any] = {}
 
     def time(self, curr_time: datetime) -> None:
-        with harmless("the personas' time"):
-            now = _seconds(curr_time)
-            if now != self._now:
-                self._now = now
-                self.publisher.step(now)
+        now = _seconds(curr_time)
+        if now != self._now:
+            self._now = now
+            self.publisher.step(now)
+
+    def asks(self, name: str) -> None:
+        """A request, as in the middle of an action, ends the activity that was said before it."""
+        self._until.pop(name, None)
 
     def persona(self, name: str, scratch: Any) -> None:
         with harmless("what a persona does"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager
 from functools import wraps
+from numbers import Real
 from typing import Any
 
 from scalesim_client.events import AgentRegistered, AgentReleased
@@ -42,7 +43,9 @@ class ScaleSimAgent:
 
     def invocation(self) -> AbstractContextManager[RequestTags]:
         """Say that an LLM request of the agent runs: `with self.invocation() as tags: create(..., **tags)`."""
-        return invoking(_publisher(self.model), self.sidecar_name)
+        with harmless("a request's agent"):
+            return invoking(_publisher(self.model), self.sidecar_name)
+        return invoking(None, "")
 
 
 def attach(model: Any, publisher: Publisher) -> None:
@@ -76,14 +79,17 @@ class _Crowd:
 
     def tell(self) -> None:
         with harmless("who is where in Mesa"):
-            there = {
-                agent.sidecar_name: agent for agent in self._model.agents if isinstance(agent, ScaleSimAgent)
-            }
+            there = {}
+            for agent in self._model.agents:
+                if isinstance(agent, ScaleSimAgent):
+                    with harmless("the name of an agent in Mesa"):
+                        there[agent.sidecar_name] = agent
             for name in self._told.keys() - there.keys():
                 del self._told[name]
                 self._publisher.send(AgentReleased(agent=name))
             for name, agent in there.items():
-                self._tell_of(name, agent)
+                with harmless("where an agent is in Mesa"):
+                    self._tell_of(name, agent)
 
     def _tell_of(self, name: str, agent: Any) -> None:
         motion = _motion(agent)
@@ -123,6 +129,7 @@ def _point(value: Any) -> tuple[float, float] | None:
 
 def _amount(value: Any) -> float | None:
     """Return a number that an event may hold: an attribute of that name can mean anything in somebody's model."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
+    amount = float(value)
+    return amount if math.isfinite(amount) and amount >= 0 else None

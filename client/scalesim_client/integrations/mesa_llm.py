@@ -36,10 +36,12 @@ class ScaleSimLLMAgent(ScaleSimAgent):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._own_word = (-1, 1.0)
         super().__init__(*args, **kwargs)
-        with harmless("the requests of Mesa-LLM"):
-            for llm in (self.llm, getattr(self.memory, "llm", None)):
-                if llm is not None:
-                    _tell_requests(self, llm)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("llm", "memory"):
+            with harmless("the requests of Mesa-LLM"):
+                _tell_requests(self, value if name == "llm" else getattr(value, "llm", None))
 
     def acts(self, steps: float) -> None:
         """Say that the agent acts without the LLM for so many steps from now."""
@@ -60,6 +62,9 @@ class ScaleSimLLMAgent(ScaleSimAgent):
 
 
 def _tell_requests(agent: ScaleSimLLMAgent, llm: Any) -> None:
+    if llm is None or getattr(llm, "scalesim_agent", None) is agent:
+        return
+    llm.scalesim_agent = agent
     generate, agenerate = llm.generate, llm.agenerate
 
     @wraps(generate)
