@@ -13,7 +13,7 @@ import structlog
 SMALL = 64 * 1024**2
 
 # Daemons in a test's own process log where a daemon does: what a command prints beside them is the command's alone.
-structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.__stderr__))
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 @pytest.fixture

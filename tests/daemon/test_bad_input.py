@@ -54,7 +54,7 @@ def test_a_bad_event_is_named_and_its_neighbours_are_taken(
             source.close()
 
     asyncio.run(scene())
-    logged = capsys.readouterr().out
+    logged = capsys.readouterr().err
     assert "event ignored" in logged and named in logged
 
 
