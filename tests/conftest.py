@@ -12,8 +12,13 @@ import structlog
 
 SMALL = 64 * 1024**2
 
-# Daemons in a test's own process log where a daemon does: what a command prints beside them is the command's alone.
-structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+@pytest.fixture(autouse=True)
+def logged_to_standard_error() -> None:
+    """Daemons in a test's own process log where a daemon does: what a command prints is the command's alone. What
+    another test made of the log is gone."""
+    structlog.reset_defaults()
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ class Acts:
     async def perform(self, step: Step) -> int:
         """Carry out a step; return how many tokens the engine computed for it."""
         match step.kind:
+            case MemoryKind.PREFIX_KV | MemoryKind.LORA if step.action is Action.EVICT:
+                await self._evict(step)
             case MemoryKind.PREFIX_KV if step.action is Action.DEMOTE:
                 await self._demote(step.key)
             case MemoryKind.PREFIX_KV if isinstance(self._view.tree, PromptSlots):
@@ -167,6 +169,16 @@ class Acts:
             raise
         if isinstance(self._view.tree, BlockTree):
             self._view.tree.demoted(agent)
+
+    async def _evict(self, step: Step) -> None:
+        """A LoRA keeps its name: who asks for it gets it."""
+        if step.kind is MemoryKind.PREFIX_KV:
+            prefix = PrefixItem(step.key, self.model(None))
+            await self._adapter.evict(prefix, Tier.STORAGE, deadline=DEADLINE_SECONDS)
+            return
+        lora = LoraItem(step.key, Path(self._view.loras.registered.get(step.key, "")))
+        await self._adapter.evict(lora, Tier.STORAGE, deadline=DEADLINE_SECONDS)
+        self._view.told(await self._adapter.inventory())
 
     async def _move_lora(self, step: Step) -> None:
         name = step.key

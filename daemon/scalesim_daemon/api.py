@@ -5,6 +5,7 @@ Handlers are coroutines that never wait while they read: all of the sidecar's st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from time import monotonic
 from typing import Annotated, Any
@@ -15,7 +16,10 @@ from prometheus_client.exposition import choose_encoder
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from scalesim_client.events import MAX_ID_BYTES
-from scalesim_daemon import report_agents, report_engines, report_estimators
+from scalesim_daemon import report_agents, report_engines, report_estimators, report_items
+from scalesim_daemon.admin.access import Guard, Tokens, may_read
+from scalesim_daemon.admin.routes import STATUS_OF as STEERING_STATUS_OF
+from scalesim_daemon.admin.routes import add_config, add_operations, add_steering, add_stream
 from scalesim_daemon.api_models import (
     AgentDetail,
     AgentsPage,
@@ -30,24 +34,23 @@ from scalesim_daemon.api_models import (
     Sources,
     Taken,
 )
+from scalesim_daemon.api_queries import AgentsQuery, DecisionsPage, DecisionsQuery, ItemsPage, ItemsQuery
 from scalesim_daemon.door import MalformedMessage, MessageTooLarge, check_verdict, events_in, read_body
 from scalesim_daemon.feed import ANONYMOUS, Sampler
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.metrics import build_registry
+from scalesim_daemon.paging import LARGEST_NUMBER, Limit
 from scalesim_daemon.update_door import add_update
 from scalesim_daemon.wire import Refused
 
 DISTRIBUTION = "scalesim-sidecar"
-LARGEST_PAGE = 1000
-LARGEST_NUMBER = 2**63 - 1
 STATUS_OF: dict[type[Exception], int] = {
     MalformedMessage: 400,
     report_agents.UnknownAgent: 404,
     MessageTooLarge: 413,
+    **STEERING_STATUS_OF,
 }
 
-Offset = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
-Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE)]
 Source = Annotated[str, Query(min_length=1, max_length=MAX_ID_BYTES)]
 SequenceNumber = Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)]
 
@@ -69,13 +72,31 @@ def build_api(sidecar: Sidecar) -> FastAPI:
         description="What the sidecar knows of agents and engines, what it does, and why.",
         redoc_url=None,
     )
-    for error, status in STATUS_OF.items():
-        api.add_exception_handler(error, _answer_with(status))
+    _guard(api, lambda: sidecar.tokens)
     _add_operations(api, sidecar)
     _add_events(api, sidecar)
     add_update(api, sidecar)
     _add_reports(api, sidecar)
+    add_steering(api, sidecar)
+    add_operations(api, sidecar)
+    add_config(api, sidecar)
+    add_stream(api, sidecar)
     return api
+
+
+def build_front_door(sidecar: Sidecar) -> FastAPI:
+    """Return the application for the paper's front end, which has no token to send: like the feed it listens on
+    loopback alone, takes what happened, and tells nothing."""
+    api = FastAPI(title="ScaleSim sidecar: updates", openapi_url=None)
+    _guard(api, Tokens)
+    add_update(api, sidecar)
+    return api
+
+
+def _guard(api: FastAPI, tokens: Callable[[], Tokens]) -> None:
+    for error, status in STATUS_OF.items():
+        api.add_exception_handler(error, _answer_with(status))
+    api.add_middleware(Guard, tokens=tokens)
 
 
 def _answer_with(status: int) -> Any:
@@ -101,11 +122,13 @@ def _add_operations(api: FastAPI, sidecar: Sidecar) -> None:
         )
 
     @api.get("/ready", tags=["operation"], responses={503: {"model": Ready}})
-    async def ready(response: Response) -> Ready:
-        """Whether events can come in, the store is reachable and an engine answers."""
+    async def ready(request: Request, response: Response) -> Ready:
+        """Whether events can come in, the store is reachable and an engine answers. Where tokens are set, what is
+        missing is named to viewers."""
         reasons = missing_parts(sidecar)
         response.status_code = 503 if reasons else 200
-        return Ready(ready=not reasons, reasons=reasons)
+        told = may_read(sidecar.tokens, request.headers.get("authorization"))
+        return Ready(ready=not reasons, reasons=reasons if told else [])
 
     @api.get("/metrics", tags=["operation"], response_class=Response)
     async def metrics(request: Request) -> Response:
@@ -156,14 +179,24 @@ def _add_events(api: FastAPI, sidecar: Sidecar) -> None:
 
 def _add_reports(api: FastAPI, sidecar: Sidecar) -> None:
     @api.get("/v1/agents", tags=["reports"])
-    async def agents(offset: Offset = 0, limit: Limit = 100) -> AgentsPage:
-        """All agents, the next to call first."""
-        return report_agents.agents_page(sidecar, offset, limit)
+    async def agents(query: Annotated[AgentsQuery, Query()]) -> AgentsPage:
+        """The agents, the next to call first."""
+        return report_agents.agents_page(sidecar, query)
 
     @api.get("/v1/agents/{simulation}/{agent:any_id}", tags=["reports"], responses=_problems(404))
     async def agent(simulation: str, agent: str) -> AgentDetail:
         """One agent: how far it is and why, where its memory is, and what was done about it."""
         return report_agents.agent_detail(sidecar, f"{simulation}/{agent}")
+
+    @api.get("/v1/items", tags=["reports"])
+    async def items(query: Annotated[ItemsQuery, Query()]) -> ItemsPage:
+        """Memory items on each engine: prefixes of agents, and LoRAs, the next to be used first."""
+        return report_items.items_page(sidecar, query)
+
+    @api.get("/v1/decisions", tags=["reports"])
+    async def decisions(query: Annotated[DecisionsQuery, Query()]) -> DecisionsPage:
+        """What was done, the latest first, with the reason of each step and its result."""
+        return report_items.decisions_page(sidecar, query)
 
     @api.get("/v1/engines", tags=["reports"])
     async def engines() -> Engines:

@@ -235,7 +235,8 @@ class MissingCapability(Answer):
 class EngineState(Answer):
     """One engine as the daemon sees it. `asleep` is whether its model was put to sleep, `known` whether its blocks can
     be planned on. `lost_blocks` of agents' prefixes were evicted, `unpredicted` evictions took others than expected.
-    `shared` is whether it has lately served requests that nobody announced."""
+    `shared` is whether it has lately served requests that nobody announced. `model_bytes` is what its model takes on
+    the device, null where that isn't set."""
 
     name: str
     reachable: bool
@@ -254,6 +255,7 @@ class EngineState(Answer):
     host_tier: HostTierState | None
     pressure: PressureState | None
     shared: bool
+    model_bytes: int | None
     lost_blocks: int
     unpredicted: int
     capabilities: dict[MemoryKind, list[str]]
@@ -261,10 +263,20 @@ class EngineState(Answer):
     ledger: LedgerState
 
 
+class Budgets(Answer):
+    """What all engines share, in bytes: host memory for copies of LoRAs and what of it is free, and device memory for
+    whole models, null where that is not limited."""
+
+    staging: int
+    staging_free: int
+    models: int | None
+
+
 class Engines(Answer):
-    """All engines."""
+    """All engines, and the budgets that they share."""
 
     engines: list[EngineState]
+    budgets: Budgets
 
 
 class EnginePlanState(Answer):

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
 
-from scalesim_daemon.api import build_api
+from scalesim_daemon.admin.access import read_tokens
+from scalesim_daemon.admin.reload import NotReadable, reload
+from scalesim_daemon.admin.stream import Hub
+from scalesim_daemon.api import build_api, build_front_door
 from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.engines import connect
 from scalesim_daemon.feed import Feed
+from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.recording.recorder import open_recorder
 from scalesim_daemon.segments import provide_segments
-from scalesim_daemon.settings import ConfigError, EngineSettings, LogSettings, Settings
+from scalesim_daemon.settings import ConfigError, EngineSettings, Settings
 from scalesim_daemon.tracing import open_traces
 from scalesim_daemon.view import EngineView
 
@@ -34,14 +37,15 @@ LAST_ANSWERS_SECONDS = 3
 log = structlog.get_logger(__name__)
 
 
-async def serve(settings: Settings) -> None:
-    """Run the daemon until SIGINT or SIGTERM tells it to stop."""
+async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
+    """Run the daemon until SIGINT or SIGTERM tells it to stop. At SIGHUP `reread` gives the settings anew."""
     configure_logging(settings.log)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings) as sidecar:
+    async with running(settings, reread) as sidecar:
+        loop.add_signal_handler(signal.SIGHUP, partial(_reload, sidecar))
         more = {"gateway": sidecar.gateway_url} if sidecar.gateway_url else {}
         log.info(
             "ready", api=sidecar.api_url, feed=sidecar.feed_address, engines=list(sidecar.drivers), **more
@@ -50,18 +54,25 @@ async def serve(settings: Settings) -> None:
         log.info("stopping")
 
 
+def _reload(sidecar: Sidecar) -> None:
+    with suppress(ConfigError, NotReadable):  # The log says why.
+        reload(sidecar)
+
+
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Sidecar]:
+async def running(settings: Settings, reread: Callable[[], Settings] | None = None) -> AsyncIterator[Sidecar]:
     """Start all parts, yield the sidecar, and stop them in the reverse order. Engines keep what they have.
 
     A part that fails ends the daemon: its supervisor starts it anew, and engines and simulations don't mind.
     """
+    tokens = read_tokens(settings.api)
     async with AsyncExitStack() as stack:
         doors = _doors(stack, settings)
         provide_segments(settings.engines)
         library = LoraLibrary.open(settings.loras)
         stack.callback(library.close)
-        sidecar = Sidecar(settings, library, None, settings.mode)
+        sidecar = Sidecar(settings, library, None, settings.mode, tokens=tokens)
+        sidecar.reread = reread
         sidecar.recorder = open_recorder(settings.record)
         if sidecar.recorder is not None:
             stack.callback(sidecar.recorder.close)
@@ -78,8 +89,10 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         for engine in settings.engines:
             sidecar.drivers[engine.name] = connect_driver(sidecar, engine)
         group = await stack.enter_async_context(asyncio.TaskGroup())
+        sidecar.hub = Hub(sidecar)
         for part in (
             *mirroring,
+            sidecar.hub.run(),
             feed.run(),
             sidecar.run(),
             *(driver.run() for driver in sidecar.drivers.values()),
@@ -87,8 +100,10 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             stack.callback(group.create_task(part).cancel)
         app = build_api(sidecar)
         sidecar.api_url = await _serving(stack, group, app, doors["api"])
+        # A server that stops waits for its streams.
+        stack.callback(sidecar.hub.close)
         if "sscheduler" in doors:
-            await _serving(stack, group, app, doors["sscheduler"])
+            await _serving(stack, group, build_front_door(sidecar), doors["sscheduler"])
         if "gateway" in doors:
             sidecar.gateway_url = await _gateway(stack, group, sidecar, doors["gateway"])
         yield sidecar
@@ -107,7 +122,7 @@ async def _open_store(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Corou
 
     url = await _start_valkey(stack, redis.data_dir) if redis.url is None else redis.url
     sidecar.mirror = Mirror(url)
-    await _read_intents(sidecar, url)
+    await _read_intents(stack, sidecar, url)
     return (sidecar.mirror.run(sidecar.due_records),)
 
 
@@ -120,11 +135,13 @@ async def _start_valkey(stack: AsyncExitStack, data_dir: Path) -> str:
     return valkey.url
 
 
-async def _read_intents(sidecar: Sidecar, url: str) -> None:
-    """Take over what operators decided. Without Redis the daemon starts all the same, and says what it lacks."""
+async def _read_intents(stack: AsyncExitStack, sidecar: Sidecar, url: str) -> None:
+    """Take over what operators decided, and keep what they will decide. Without Redis the daemon starts all the same,
+    and says what it lacks."""
     from scalesim_daemon.intents import Intents, StoreUnavailable
 
-    intents = Intents(url)
+    sidecar.intents = intents = Intents(url)
+    stack.push_async_callback(intents.close)
     try:
         sidecar.pins = await intents.pins()
         sidecar.mode = await intents.mode() or sidecar.mode
@@ -133,8 +150,6 @@ async def _read_intents(sidecar: Sidecar, url: str) -> None:
             log.warning(warning)
     except StoreUnavailable as error:
         log.warning("starting without Redis: pins and mode are not known", error=str(error))
-    finally:
-        await intents.close()
 
 
 def connect_driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
@@ -215,22 +230,3 @@ async def _serving(
 async def _stop(server: _Server, task: asyncio.Task[None]) -> None:
     server.should_exit = True
     await asyncio.wait([task])
-
-
-def configure_logging(settings: LogSettings) -> None:
-    """Log one structured line per change to standard error, as text or JSON."""
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if settings.format == "json" else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[settings.level.upper()]
-        ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,8 +74,8 @@ def record(
 def _run(config: Path | None, engine: list[str] | None, overrides: dict[str, Any]) -> None:
     try:
         overrides["engines"] = [parse_engine(text) for text in engine] if engine else None
-        settings = load_settings(config, overrides)
-        asyncio.run(serve_until_stopped(settings))
+        reread = partial(load_settings, config, overrides)
+        asyncio.run(serve_until_stopped(reread(), reread))
     except ConfigError as error:
         typer.echo(f"scalesimd: {error}", err=True)
         raise typer.Exit(2) from None

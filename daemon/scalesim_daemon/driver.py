@@ -42,7 +42,6 @@ FRESH_PRESSURE_SECONDS = 0.02
 FEED_LAG_SECONDS = 0.1
 # What a simulation announces may reach the engine before it reaches us.
 ANNOUNCED_WITHIN_SECONDS = 0.5
-DEADLINE_SECONDS = 30.0
 KEPT_RECORDS = 1000
 REQUESTS = (Action.LOAD, Action.TOUCH)
 
@@ -254,7 +253,8 @@ class Driver:
         self._start_first("names", [step for step in loras if step.action is Action.REGISTER])
         self._start_first("files", [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)])
         self._start_first("sessions", [step for step in blocks if step.action is Action.DEMOTE])
-        requests = self._ready(
+        requests = [step for step in (*loras, *blocks) if step.action is Action.EVICT]
+        requests += self._ready(
             [
                 *(step for step in loras if step.action in REQUESTS),
                 *(step for step in blocks if step.action in REQUESTS and self._takes_no_slot(step)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from scalesim_adapters.base import MemoryKind
+from scalesim_daemon.admin.access import Tokens
+from scalesim_daemon.admin.operations import Operations
+from scalesim_daemon.admin.orders import Orders, recorded, settle
 from scalesim_daemon.board import DueRecord
 from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.changelog import Changelog
@@ -34,7 +37,9 @@ from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache, model_cac
 from scalesim_daemon.timings import Timings
 from scalesim_daemon.tracing import Traces
 
-if TYPE_CHECKING:  # Where nothing is kept in Redis its client isn't loaded.
+if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in Redis its client isn't loaded.
+    from scalesim_daemon.admin.stream import Hub
+    from scalesim_daemon.intents import Intents
     from scalesim_daemon.store import Mirror
 
 TICK_SECONDS = 0.25
@@ -64,6 +69,11 @@ class Sidecar:
     population: Population = field(default_factory=Population)
     broadcast: Broadcast | None = None
     recorder: Recorder | None = None
+    intents: Intents | None = None
+    operations: Operations = field(default_factory=Operations)
+    hub: Hub | None = None
+    reread: Callable[[], Settings] | None = None
+    tokens: Tokens = field(default_factory=Tokens)
     drivers: dict[str, Driver] = field(default_factory=dict)
     pins: dict[str, float] = field(default_factory=dict)
     plans: Mapping[str, EnginePlan] = field(default_factory=dict)
@@ -141,6 +151,7 @@ class Sidecar:
         self._tell_engines(changes)
         self._tell_mirror(changes)
         self._tell_plugins(changes)
+        settle(self.operations, self.drivers)
         self.plans, self.model_plan = {}, ()
         if self.mode is not RunMode.PAUSED:
             self.plans = self._plan()
@@ -163,6 +174,8 @@ class Sidecar:
     def record(self, record: Record) -> None:
         """Keep what a driver did, for people and for the mirror."""
         self.decisions.append(record)
+        self.counts["decisions"] += 1
+        recorded(self.operations, record)
         self.timings.step(record)
         self.changelog.acted(record)
         if self.traces is not None:
@@ -265,11 +278,12 @@ class Sidecar:
             return
         self.broadcast.mark(changes)
         if self.mode is RunMode.ACTIVE:
-            self.broadcast.publish(self._pinned(), self.ticked_at)
+            self.broadcast.publish(self.pinned(), self.ticked_at)
         else:
             self.broadcast.hush()
 
-    def _pinned(self) -> set[str]:
+    def pinned(self) -> set[str]:
+        """Return the agents whose pins hold."""
         now = time()
         return {key for key, until in self.pins.items() if until > now}
 
@@ -289,18 +303,26 @@ class Sidecar:
         return DueRecord(estimate.due, due.clock.kind, estimate.confidence, estimate.basis, items_of(memory))
 
     def _plan(self) -> dict[str, EnginePlan]:
-        ranking = Ranking(self.population, self._pinned(), self.ticked_at)
+        pins = self.pinned()
+        ranking = Ranking(self.population, pins, self.ticked_at)
         self.model_plan = self._plan_models(ranking)
         plans: dict[str, EnginePlan] = {}
         for name, driver in self.drivers.items():
             if not driver.view.reachable or driver.view.asleep:
                 continue
             chunk = self.settings.planner.chunk_tokens
-            cache = block_cache(driver.view, ranking, partial(self._at_home, name), chunk)
+            asked = [one for one in self.operations.open() if one.engine == name]
+            orders = Orders(asked, self.population, pins)
+            first = ranking.with_pins(orders.first(MemoryKind.PREFIX_KV))
+            cache = block_cache(driver.view, first, partial(self.at_home, name), chunk)
             links, free = self.library.inventory()
-            loras = lora_cache(driver.view, self.population, ranking, links, free)
+            first = ranking.with_pins(orders.first(MemoryKind.LORA))
+            loras = plan_loras(lora_cache(driver.view, self.population, first, links, free))
             blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
-            plans[name] = EnginePlan(blocks, plan_loras(loras))
+            plans[name] = EnginePlan(
+                orders.applied(MemoryKind.PREFIX_KV, blocks, driver),
+                orders.applied(MemoryKind.LORA, loras, driver),
+            )
         return plans
 
     def _plan_models(self, ranking: Ranking) -> Sequence[Step]:
@@ -308,7 +330,7 @@ class Sidecar:
         if budget is None:
             return ()
         views = {name: driver.view for name, driver in self.drivers.items()}
-        return plan_models(model_cache(views, self.population, ranking, self._at_home, budget))
+        return plan_models(model_cache(views, self.population, ranking, self.at_home, budget))
 
     def _move_models(self) -> None:
         """Start the first step of the plan for models: the next is for the next cycle, when this one is done."""
@@ -319,7 +341,7 @@ class Sidecar:
             step = self.model_plan[0]
             self.drivers[step.key].move_model(step)
 
-    def _at_home(self, engine: str, key: str) -> bool:
+    def at_home(self, engine: str, key: str) -> bool:
         """Whether an agent's requests go to this engine: the only one that can serve them, or the one that served it
         last."""
         if len(self.drivers) == 1:
@@ -333,7 +355,7 @@ class Sidecar:
     def _may_serve(self, engine: str, key: str) -> bool:
         """Whether the agent's request may be on its way to this engine: its home, or any that can while it has none."""
         homeless = all(key not in driver.view.served for driver in self.drivers.values())
-        return (homeless and self._can_serve(engine, key)) or self._at_home(engine, key)
+        return (homeless and self._can_serve(engine, key)) or self.at_home(engine, key)
 
     def _can_serve(self, engine: str, key: str) -> bool:
         """Whether the engine serves the model that the agent has bound, where it has bound one."""

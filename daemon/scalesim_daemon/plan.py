@@ -11,7 +11,8 @@ from scalesim_adapters.base import MemoryKind
 class Action(StrEnum):
     """What one step does: `LOAD` brings memory nearer, `TOUCH` refreshes what is there, `DEMOTE` makes it the first to
     leave, `REGISTER` makes a LoRA's name known to the engine, `STAGE` and `UNSTAGE` move a LoRA's files into and out of
-    host memory, `SLEEP` and `WAKE` move a whole model out of the device and back."""
+    host memory, `SLEEP` and `WAKE` move a whole model out of the device and back. `EVICT` makes
+    memory leave the engine, on an operator's word alone."""
 
     LOAD = "load"
     TOUCH = "touch"
@@ -21,6 +22,7 @@ class Action(StrEnum):
     UNSTAGE = "unstage"
     SLEEP = "sleep"
     WAKE = "wake"
+    EVICT = "evict"
 
 
 @dataclass(frozen=True, slots=True)

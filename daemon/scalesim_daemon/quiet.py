@@ -30,7 +30,7 @@ class Quiet:
     """Decides for one engine. It counts requests since its start, ours and announced ones since ours."""
 
     def __init__(self, share: float) -> None:
-        self._share = share
+        self.share = share
         self._credit = 0.0
         self._credited_at: float | None = None
         self._excess: int | None = None
@@ -118,6 +118,6 @@ class Quiet:
 
     def _accrue(self, wall: float) -> None:
         if self._credited_at is not None:
-            earned = self._share * (wall - self._credited_at)
+            earned = self.share * (wall - self._credited_at)
             self._credit = min(LARGEST_CREDIT_SECONDS, self._credit + earned)
         self._credited_at = wall

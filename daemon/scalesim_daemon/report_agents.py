@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable, Mapping
 from itertools import islice
+from pathlib import Path
 from time import time
+from typing import Any
 
 from scalesim_adapters.base import MemoryKind, Tier
 from scalesim_daemon.api_models import (
@@ -18,6 +21,7 @@ from scalesim_daemon.api_models import (
     PrefixBlocks,
     Residency,
 )
+from scalesim_daemon.api_queries import AgentOrder, AgentsQuery
 from scalesim_daemon.board import Due
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.loop import Sidecar, items_of
@@ -26,32 +30,75 @@ from scalesim_daemon.population import Memory
 from scalesim_daemon.records import Record
 
 SHOWN_DECISIONS = 20
+# Of the library's LoRAs by name: link, bytes, and whether they are staged.
+Links = Mapping[str, tuple[Path, int, bool]]
 
 
 class UnknownAgent(LookupError):
     """No simulation has spoken of the agent, and no engine has served it."""
 
 
-def agents_page(sidecar: Sidecar, offset: int, limit: int) -> AgentsPage:
-    """Return `limit` agents from the `offset`th nearest on."""
-    keys = sidecar.population.agents.keys() | sidecar.population.board.agents()
-    nearest = heapq.nsmallest(
-        offset + limit, keys, key=lambda key: (sidecar.population.board.seconds(key), key)
-    )
-    agents = [_summary(sidecar, key) for key in nearest[offset:]]
-    return AgentsPage(total=len(keys), offset=offset, limit=limit, agents=agents)
+def agents_page(sidecar: Sidecar, query: AgentsQuery) -> AgentsPage:
+    """Return a page of the agents that the query means."""
+    known = sidecar.population.agents.keys() | sidecar.population.board.agents()
+    keys = list(filter(_meant(sidecar, query), known))
+    end = query.offset + query.limit
+    if query.descending:
+        ordered = sorted(sorted(keys), key=_order(sidecar, query.sort), reverse=True)[:end]
+    else:
+        order = _order(sidecar, query.sort)
+        ordered = heapq.nsmallest(end, keys, key=lambda key: (order(key), key))
+    agents = [_summary(sidecar, key) for key in ordered[query.offset :]]
+    return AgentsPage(total=len(keys), offset=query.offset, limit=query.limit, agents=agents)
+
+
+def _meant(sidecar: Sidecar, query: AgentsQuery) -> Callable[[str], bool]:
+    agents, pins = sidecar.population.agents, sidecar.pinned() if query.pinned is not None else frozenset()
+    links: Links = sidecar.library.inventory()[0] if query.tier is not None else {}
+
+    def meant(key: str) -> bool:
+        agent = agents.get(key)
+        memory = agent.memory if agent is not None else None
+        return (
+            (query.simulation is None or key.startswith(f"{query.simulation}/"))
+            and (query.text or "") in key
+            and (query.pinned is None or query.pinned is (key in pins))
+            and (query.in_flight is None or query.in_flight is (agent is not None and agent.in_flight > 0))
+            and (query.engine is None or query.engine in _prefixes(sidecar, key))
+            and (
+                query.tier is None
+                or any(query.tier in place.tiers for place in _places(sidecar, key, memory, links))
+            )
+        )
+
+    return meant
+
+
+def _order(sidecar: Sidecar, order: AgentOrder) -> Callable[[str], Any]:
+    board = sidecar.population.board
+
+    def confidence(key: str) -> float:
+        due = board.get(key)
+        return 0.0 if due is None else due.estimate.confidence
+
+    def resident(key: str) -> int:
+        return sum(prefix.resident_blocks for prefix in _prefixes(sidecar, key).values())
+
+    orders: dict[AgentOrder, Callable[[str], Any]] = {
+        AgentOrder.DISTANCE: board.seconds,
+        AgentOrder.KEY: str,
+        AgentOrder.CONFIDENCE: confidence,
+        AgentOrder.RESIDENT: resident,
+    }
+    return orders[order]
 
 
 def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
     """Return all that is known of one agent. Raises `UnknownAgent`."""
     population = sidecar.population
+    check_known(sidecar, key)
     agent, due = population.agents.get(key), population.board.get(key)
     summary = _summary(sidecar, key)
-    if agent is None and due is None and not summary.engines:
-        raise UnknownAgent(
-            f"agent {key!r} is not known: no open stream speaks of it, and no engine was seen serving it "
-            "(requests name their agent as session_id)"
-        )
     memory = agent.memory if agent is not None else None
     pinned = sidecar.pins.get(key, 0.0)
     return AgentDetail(
@@ -61,9 +108,19 @@ def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
         why=_why(due),
         invocations=0 if agent is None else agent.invocations,
         pinned_until=pinned if pinned > time() else None,
-        places=_places(sidecar, key, memory),
+        places=_places(sidecar, key, memory, sidecar.library.inventory()[0]),
         decisions=_decisions(sidecar, key, memory),
     )
+
+
+def check_known(sidecar: Sidecar, key: str) -> None:
+    """Raise `UnknownAgent` where nothing is known of the agent."""
+    population = sidecar.population
+    if key not in population.agents and population.board.get(key) is None and not _prefixes(sidecar, key):
+        raise UnknownAgent(
+            f"agent {key!r} is not known: no open stream speaks of it, and no engine was seen serving it "
+            "(requests name their agent as session_id)"
+        )
 
 
 def _summary(sidecar: Sidecar, key: str) -> AgentSummary:
@@ -103,18 +160,19 @@ def _why(due: Due | None) -> str:
     return f"{due.basis}: due at {due.estimate.due:g}, {clock}"
 
 
-def _places(sidecar: Sidecar, key: str, memory: Memory | None) -> list[Place]:
+def _places(sidecar: Sidecar, key: str, memory: Memory | None, links: Links) -> list[Place]:
     places: list[Place] = []
     for name, driver in sidecar.drivers.items():
-        prefix = _prefix_place(name, driver, key)
+        prefix = prefix_place(name, driver, key)
         if prefix is not None:
             places.append(prefix)
         if memory is not None and memory.lora_name is not None:
-            places.append(_lora_place(sidecar, name, driver, memory.lora_name))
+            places.append(lora_place(name, driver, memory.lora_name, links))
     return places
 
 
-def _prefix_place(engine: str, driver: Driver, key: str) -> Place | None:
+def prefix_place(engine: str, driver: Driver, key: str) -> Place | None:
+    """Return where an agent's prefix is on an engine, None where it isn't known there."""
     tree = driver.view.tree
     blocks = 0 if tree is None else tree.prefix_blocks(key)
     if tree is None or not blocks:
@@ -131,10 +189,10 @@ def _prefix_place(engine: str, driver: Driver, key: str) -> Place | None:
     )
 
 
-def _lora_place(sidecar: Sidecar, engine: str, driver: Driver, lora: str) -> Place:
+def lora_place(engine: str, driver: Driver, lora: str, links: Links) -> Place:
+    """Return where a LoRA is, on an engine and outside it."""
     places = driver.view.loras
     on_device, on_host = lora in places.device, lora in places.host
-    links, _ = sidecar.library.inventory()
     tiers = [Tier.DEVICE] if on_device else []
     if on_host or (lora in links and links[lora][2]):
         tiers.append(Tier.HOST)
@@ -152,7 +210,7 @@ def _lora_place(sidecar: Sidecar, engine: str, driver: Driver, lora: str) -> Pla
 
 def _residency(driver: Driver, kind: MemoryKind, key: str, there: bool, known: bool) -> Residency:
     moved = [step for step in driver.in_flight if step.kind is kind and step.key == key]
-    if any(step.action is not Action.DEMOTE for step in moved):
+    if any(step.action not in (Action.DEMOTE, Action.EVICT) for step in moved):
         return Residency.LOADING
     if not (known and driver.view.reachable):
         return Residency.UNKNOWN

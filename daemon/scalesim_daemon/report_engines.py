@@ -9,6 +9,7 @@ from time import monotonic
 from scalesim_daemon import report_estimators
 from scalesim_daemon.api_models import (
     BlockState,
+    Budgets,
     ClockState,
     EnginePlanState,
     Engines,
@@ -34,8 +35,14 @@ from scalesim_estimators import Blend, Figures
 def engines(sidecar: Sidecar) -> Engines:
     """Return every engine's state."""
     tiers = {engine.name: engine.host_tier for engine in sidecar.settings.engines}
+    settings = sidecar.settings
     return Engines(
-        engines=[_engine(driver.view, tiers.get(name)) for name, driver in sidecar.drivers.items()]
+        engines=[_engine(driver.view, tiers.get(name)) for name, driver in sidecar.drivers.items()],
+        budgets=Budgets(
+            staging=settings.loras.staging_bytes,
+            staging_free=sidecar.library.inventory()[1],
+            models=settings.models.budget_bytes,
+        ),
     )
 
 
@@ -130,6 +137,7 @@ def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
         host_tier=None if tier is None else _host_tier(tier.segment),
         pressure=None if view.quiet.pressure is None else PressureState.model_validate(view.quiet.pressure),
         shared=view.quiet.shared(monotonic()),
+        model_bytes=view.model_bytes,
         lost_blocks=view.lost_blocks,
         unpredicted=tree.unpredicted if tree is not None else 0,
         capabilities={

@@ -17,7 +17,18 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -69,15 +80,19 @@ def _publisher(value: str) -> str:
     return value
 
 
-def _loopback(host: str) -> str:
+def is_loopback(host: str) -> bool:
+    """Whether only this host reaches what listens there."""
     try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        local = False
-    if not local:
+        return False
+
+
+def _loopback(host: str) -> str:
+    if not is_loopback(host):
         raise ValueError(
-            f"{host!r} is reachable from outside and the API has no access control: keep it at 127.0.0.1 "
-            "and reach it through an SSH tunnel or a proxy on this host that authenticates"
+            f"{host!r} is reachable from outside, and the gateway asks nobody who they are: keep it at 127.0.0.1 and "
+            "reach it through an SSH tunnel or a proxy on this host that authenticates"
         )
     return host
 
@@ -150,10 +165,38 @@ class BroadcastSettings(Section):
 
 
 class ApiSettings(Section):
-    """Where the REST API listens; port 0 takes a free one."""
+    """Where the REST API listens; port 0 takes a free one. With any token set everybody needs one: an admin's does
+    everything, a viewer's reads, a publisher's brings events. Each stands here, or alone in a file."""
 
-    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    viewer_token: SecretStr | None = None
+    viewer_token_file: AbsolutePath | None = None
+    publisher_token: SecretStr | None = None
+    publisher_token_file: AbsolutePath | None = None
+    admin_token: SecretStr | None = None
+    admin_token_file: AbsolutePath | None = None
+    host: str = "127.0.0.1"
+
+    @field_validator("viewer_token_file", "publisher_token_file", "admin_token_file")
+    @classmethod
+    def _told_once(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        token = str(info.field_name).removesuffix("_file")
+        if file is not None and info.data.get(token) is not None:
+            raise ValueError(f"{token} is set, too: set one of them")
+        return file
+
+    @field_validator("host")
+    @classmethod
+    def _guarded(cls, host: str, info: ValidationInfo) -> str:
+        if not is_loopback(host) and not any(
+            info.data.get(key) for key in cls.model_fields if "token" in key
+        ):
+            raise ValueError(
+                f"{host!r} is reachable from outside, and no token is set: set api.admin_token_file (and "
+                "viewer_token_file, publisher_token_file), or keep the API at 127.0.0.1 and reach it through an "
+                "SSH tunnel"
+            )
+        return host
 
 
 class GatewaySettings(Section):
@@ -343,10 +386,13 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     try:
         return Settings(**merged)
     except ValidationError as error:
-        problems = [_explain(detail) for detail in error.errors()]
-        raise ConfigError(
-            "configuration refused:\n" + "\n".join(f"  {problem}" for problem in problems)
-        ) from None
+        raise refusal(error) from None
+
+
+def refusal(error: ValidationError, what: str = "configuration refused") -> ConfigError:
+    """Return what says of every key at fault what is wrong with it."""
+    problems = [_explain(detail) for detail in error.errors()]
+    return ConfigError(f"{what}:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
 def parse_engine(text: str) -> dict[str, str]:

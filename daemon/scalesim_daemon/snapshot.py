@@ -27,6 +27,10 @@ class Ranking:
         self.wall = wall
         self._chances = {source: quality.chance() for source, quality in population.qualities().items()}
 
+    def with_pins(self, more: Collection[str]) -> Ranking:
+        """Return the ranking in which these agents, too, are nearer than any."""
+        return Ranking(self._population, {*self._pins, *more}, self.wall) if more else self
+
     def foreseen(self, agent: str) -> tuple[float, float]:
         """Return the agent's distance, infinity where nothing is foreseen; and the chance that it calls before those
         who are said to be farther, though they have called later: what its stream's estimates are worth, of late."""

@@ -17,6 +17,8 @@ READS = (
     "/ready",
     "/metrics",
     "/v1/agents",
+    "/v1/items",
+    "/v1/decisions",
     "/v1/engines",
     "/v1/estimators",
     "/v1/plan",

@@ -305,6 +305,9 @@ def test_the_switch_opens_the_port_that_the_front_end_posts_to(tmp_path: Path) -
             )
             assert answer.status_code == 200
             assert (await api.get("/v1/agents/sscheduler/7")).json()["distance"] == 0.0
+            # There it can do no more: it has no token to send.
+            more = await asyncio.to_thread(requests.post, f"http://localhost:{port}/v1/pause", timeout=2)
+            assert more.status_code == 404
             # Both ports are one door.
             await api.post("/v1/update", json={"agent_data": {}, "timestep_cnt": 1})
             assert (await api.get("/v1/agents/sscheduler/7")).json()["distance"] is None
