@@ -213,7 +213,7 @@ async def _serving(
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
-            **options,  # type: ignore[arg-type]
+            **options,  # type: ignore[arg-type]  # mypy spreads bools over every parameter
         )
     )
     task = group.create_task(server.serve([door]))

@@ -6,7 +6,6 @@ A variable names a nested key with two underscores (`SCALESIM_API__PORT`); lists
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 from collections import Counter
@@ -18,7 +17,6 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ByteSize,
     ConfigDict,
@@ -38,13 +36,25 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from scalesim_daemon.setting_values import (
+    NAME,
+    AbsolutePath,
+    Endpoint,
+    HttpUrl,
+    LoopbackHost,
+    LoraTemplate,
+    PublisherEndpoint,
+    RedisUrl,
+    RequestTemplate,
+    SimulationName,
+    is_loopback,
+)
+
 ENV_PREFIX = "SCALESIM_"
 # Variables of the same prefix that other parts of the project read.
 OTHER_VARIABLES = frozenset(
     {"SCALESIM_CPU_FAST_LORA", "SCALESIM_DUES", "SCALESIM_SILENCE_SECONDS", "SCALESIM_URL"}
 )
-ENDPOINT = re.compile(r"tcp://([^/\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)|ipc://\S+")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class ConfigError(Exception):
@@ -64,80 +74,6 @@ def state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "scalesim"
 
 
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-def _endpoint(value: str) -> str:
-    if not ENDPOINT.fullmatch(value):
-        raise ValueError(f"{value!r} is no ZeroMQ endpoint: write tcp://host:port or ipc://path")
-    return value
-
-
-def _publisher(value: str) -> str:
-    if "*" in _endpoint(value):
-        raise ValueError(f"{value!r} is where a publisher binds: write the host that it can be reached at")
-    return value
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this host reaches what listens there."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _loopback(host: str) -> str:
-    if not is_loopback(host):
-        raise ValueError(
-            f"{host!r} is reachable from outside, and the gateway asks nobody who they are: keep it at 127.0.0.1 and "
-            "reach it through an SSH tunnel or a proxy on this host that authenticates"
-        )
-    return host
-
-
-def _template(text: str) -> str:
-    if not re.search(r"\{[^{}]+\}", text):
-        raise ValueError(
-            f"{text!r} names no field of a request: write one in braces, for example {{metadata.agent}}"
-        )
-    return text
-
-
-def _http(url: str) -> str:
-    parts = urlsplit(url)
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.port == 0
-        or re.search(r"\s", url)
-    ):
-        raise ValueError(f"{url!r} is no URL of an engine: write http://host:port")
-    return url.rstrip("/")
-
-
-def _redis(url: str) -> str:
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("write redis://host:port/db, rediss://... or unix:///path")
-    return url
-
-
-def _simulation(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r}: use 1 to 64 letters, digits, dots, dashes and underscores")
-    return name
-
-
-def _lora_template(path: str) -> str:
-    if not path.startswith("/"):
-        raise ValueError(f"{path!r}: write an absolute path, such as /models/loras/lora{{agent_id}}")
-    return path
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-
-
 class Section(BaseModel):
     """Base of all sections: immutable, and without room for unknown keys."""
 
@@ -147,21 +83,21 @@ class Section(BaseModel):
 class SubscribeSettings(Section):
     """A publisher that binds `endpoint`, and answers at `replay` for messages that were lost, if it can."""
 
-    endpoint: Annotated[str, AfterValidator(_publisher)]
-    replay: Annotated[str, AfterValidator(_publisher)] | None = None
+    endpoint: PublisherEndpoint
+    replay: PublisherEndpoint | None = None
 
 
 class FeedSettings(Section):
     """Where events come in: simulations connect to `bind`, or publish at what `subscribe` names."""
 
-    bind: Annotated[str, AfterValidator(_endpoint)] = "tcp://127.0.0.1:5600"
+    bind: Endpoint = "tcp://127.0.0.1:5600"
     subscribe: tuple[SubscribeSettings, ...] = ()
 
 
 class BroadcastSettings(Section):
     """Where dues are published for plug-ins inside engines; null switches it off."""
 
-    bind: Annotated[str, AfterValidator(_endpoint)] | None = "tcp://127.0.0.1:5601"
+    bind: Endpoint | None = "tcp://127.0.0.1:5601"
 
 
 class ApiSettings(Section):
@@ -204,10 +140,10 @@ class GatewaySettings(Section):
     of requests that name none; `agent` is a template over a request's body for those that name no agent."""
 
     enabled: bool = False
-    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
+    host: LoopbackHost = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8701
-    simulation: Annotated[str, AfterValidator(_simulation)] = "default"
-    agent: Annotated[str, AfterValidator(_template)] | None = None
+    simulation: SimulationName = "default"
+    agent: RequestTemplate | None = None
 
 
 class SschedulerSettings(Section):
@@ -217,8 +153,8 @@ class SschedulerSettings(Section):
 
     enabled: bool = False
     port: Annotated[int, Field(ge=1, le=65535)] = 8001
-    simulation: Annotated[str, AfterValidator(_simulation)] = "sscheduler"
-    loras: Annotated[str, AfterValidator(_lora_template)] | None = None
+    simulation: SimulationName = "sscheduler"
+    loras: LoraTemplate | None = None
 
 
 class RedisSettings(Section):
@@ -226,7 +162,7 @@ class RedisSettings(Section):
     there is neither, and all that the daemon knows is in its memory."""
 
     enabled: bool = True
-    url: Annotated[str, AfterValidator(_redis)] | None = Field(default=None, repr=False)
+    url: RedisUrl | None = Field(default=None, repr=False)
     data_dir: AbsolutePath = Field(default_factory=lambda: state_dir() / "valkey")
 
 
@@ -247,7 +183,7 @@ class EngineSettings(Section):
 
     name: str = ""
     kind: Literal["vllm", "sglang", "openai"] = "vllm"
-    url: Annotated[str, AfterValidator(_http)]
+    url: HttpUrl
     lora_slots: Annotated[int, Field(ge=1)] | None = None
     lora_host_places: Annotated[int, Field(ge=1)] | None = None
     prompt_slots: Annotated[int, Field(ge=1)] | None = None

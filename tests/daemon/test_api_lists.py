@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scalesim_adapters.base import MemoryKind
+from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.records import Record
@@ -38,7 +39,8 @@ def peopled(sidecar: Sidecar) -> Sidecar:
         assert memory is not None
         view.bound(f"sim/{agent}", memory)
     view.happened(stored("sim/a1", 2, first=9))
-    view.tree.declare("sim/a1", (None, None), tokens(9, 2))  # type: ignore[union-attr]
+    assert isinstance(view.tree, BlockTree)
+    view.tree.declare("sim/a1", (None, None), tokens(9, 2))
     view.loras.used("ell")
     open_stream(sidecar, "other")
     say(sidecar, {"type": "agent.registered", "agent": "far"}, simulation="other")

@@ -22,7 +22,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from scalesim_daemon.settings import ApiSettings, ConfigError, is_loopback
+from scalesim_daemon.setting_values import is_loopback
+from scalesim_daemon.settings import ApiSettings, ConfigError
 
 SHORTEST_TOKEN = 16
 TOKEN = re.compile(rf"[A-Za-z0-9._~+/-]{{{SHORTEST_TOKEN},512}}=*")

@@ -1,6 +1,6 @@
 """One request to one engine, and its answer as it comes: status, headers and bytes, nothing kept.
 
-By aiohttp: each chunk costs a third of what it does by httpx, whose parser is written in Python.
+By aiohttp: every chunk passes the parser, which is written in C there and in Python in httpx.
 """
 
 from __future__ import annotations
