@@ -49,10 +49,13 @@ class _Entry:
 
 class _Queue:
     """The eviction order, as it develops while the plan is carried out. What the agents that were `robbed` on
-    the way still have is for the next snapshot to tell."""
+    the way still have is for the next snapshot to tell: a load takes less than was thought where another agent's,
+    just before, has brought blocks that both begin with. So the entries of the robbed stay in the order, with no
+    blocks to count on."""
 
     def __init__(self, cache: BlockCache) -> None:
         self.robbed: set[str] = set()
+        self._loaded: set[str] = set()
         self._free = cache.free
         self._overhead = cache.overhead
         self._block_seconds = cache.block_seconds
@@ -103,6 +106,9 @@ class _Queue:
         """Carry out a load for which there is room, and return it as a step."""
         self._use(wish.agent)
         victims = self._take(stop - start)
+        self._loaded.add(wish.agent)
+        if len(self._loaded) == 1:
+            self._entries = [entry for entry in self._entries if entry.blocks]
         self._resident[wish.agent] = stop
         reason = "takes blocks of agents due later" if victims else "takes blocks that nobody will ask for"
         return Step(Action.LOAD, MemoryKind.PREFIX_KV, wish.agent, start, stop, wish.seconds, reason, victims)
@@ -129,6 +135,5 @@ class _Queue:
             entry.blocks -= taken
             wanted -= taken
             victims.update(dict.fromkeys(entry.lot.agents))
-        self._entries = [entry for entry in self._entries if entry.blocks]
         self.robbed |= victims.keys()
         return tuple(victims)

@@ -250,6 +250,20 @@ def test_an_agent_that_lost_blocks_to_a_step_waits_for_the_next_plan() -> None:
         assert [step.key for step in plan_blocks(BlockCache(1, lots, wishes, 8))] == ["a"]
 
 
+@pytest.mark.parametrize(("far", "steps"), [(9.0, 3), (3.0, 2)])
+def test_what_agents_that_begin_alike_leave_of_a_victim_is_not_taken_unsaid(far: float, steps: int) -> None:
+    """The second load finds the first one's shared block, so that the third meets what it left of the victim:
+    farther, it is named; as near as the third, it is spared."""
+    agents = {"a": [0, 0, 1, 1], "b": [0, 0, 2, 2], "c": [3, 3], "far": [4, 4, 5, 5]}
+    seconds = {"a": 1.0, "b": 2.0, "c": 3.0, "far": far}
+    pool = Pool(8)
+    pool.serve("far", agents["far"])
+    pool.serve(None, [6, 6, 7, 7, 8, 8])
+    plan = plan_blocks(look(pool, agents, seconds, 8))
+    assert [step.key for step in plan] == ["a", "b", "c"][:steps]
+    carry_out(pool, agents, seconds, plan)
+
+
 def test_a_long_plan_is_cut() -> None:
     wishes = tuple(Wish(f"agent{index}", float(index), 10, 0) for index in range(50))
     assert len(plan_blocks(BlockCache(10_000, (), wishes, chunk=1))) == MAX_STEPS
