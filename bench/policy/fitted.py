@@ -29,11 +29,13 @@ class Ends(NamedTuple):
 
 def fitted(machine: Machine, measured: Result) -> Costs | None:
     """Return the machine's costs with the measured seconds of prompt tokens and of all else, each the median over the
-    classes; None where the ends weren't measured, or more computing didn't take longer."""
+    classes that the machine has; None where the ends weren't measured, or more computing didn't take longer."""
     found = [
         ends
         for name, variants in measured.classes.items()
-        if set(ENDS) <= set(variants) and (ends := _ends(machine, name, variants)) is not None
+        if name in machine.classes
+        and set(ENDS) <= set(variants)
+        and (ends := _ends(machine, name, variants)) is not None
     ]
     if not found:
         return None

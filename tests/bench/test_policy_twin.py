@@ -89,6 +89,8 @@ def test_costs_are_found_again_from_the_ends() -> None:
     assert found.prefill_token_seconds == pytest.approx(true.prefill_token_seconds, rel=0.1)
     assert found.step_seconds == pytest.approx(true.step_seconds, rel=0.1)
     assert twin(Result(CONDITIONS, classes)).costs == found
+    # That class needs recorded requests, which the machine may be without.
+    assert fitted(machine, Result(CONDITIONS, classes | {"mixed": classes["path"]})) == found
 
 
 def test_where_more_computing_took_no_longer_nothing_is_fitted() -> None:
