@@ -15,7 +15,7 @@ def scalesimd() -> None:
 
 def scalesimctl() -> None:
     """Run the command line that asks and steers a running daemon."""
-    _run("scalesim_daemon.ctl")
+    _run("scalesim_daemon.ctl.app")
 
 
 def _run(module: str) -> None:

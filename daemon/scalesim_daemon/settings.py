@@ -53,7 +53,7 @@ from scalesim_daemon.setting_values import (
 ENV_PREFIX = "SCALESIM_"
 # Variables of the same prefix that other parts of the project read.
 OTHER_VARIABLES = frozenset(
-    {"SCALESIM_CPU_FAST_LORA", "SCALESIM_DUES", "SCALESIM_SILENCE_SECONDS", "SCALESIM_URL"}
+    {"SCALESIM_CPU_FAST_LORA", "SCALESIM_DUES", "SCALESIM_SILENCE_SECONDS", "SCALESIM_TOKEN", "SCALESIM_URL"}
 )
 
 

@@ -1,80 +1,72 @@
-"""`scalesimctl` against a whole daemon: tables, JSON, exit codes, and what is said where nobody answers."""
+"""What `scalesimctl` is told by a whole daemon: tables, JSON, YAML, exit codes, and what is said where none answers."""
 
-import asyncio
+from __future__ import annotations
+
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
-import httpx
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+import yaml
 
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
-from scalesim_daemon import ctl
-from tests.daemon.live import daemon, emulator, until
+from scalesim_daemon.ctl.app import app
+from tests.daemon.ctl_rig import ODD, call, in_a_thread, populate, whole_daemon
+from tests.daemon.live import emulator
 from tests.daemon.test_doctor import answering
 
-STARTED_WITHIN = 20.0
-# The argument of `memory.bound` for 2 blocks of the emulator's 32 tokens.
-TOKENS = list(range(64))
-
-
-@contextmanager
-def whole_daemon(folder: Path, *engines: str) -> Iterator[str]:
-    """Run a daemon in a thread; yields its URL."""
-    loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), Event()
-    urls: list[str] = []
-
-    async def serve() -> None:
-        async with daemon(folder, *engines) as (_, api):
-
-            async def answered() -> bool:
-                states = (await api.get("/v1/engines")).json()["engines"]
-                return all(state["reachable"] for state in states)
-
-            await until(answered)
-            urls.append(str(api.base_url).rstrip("/"))
-            ready.set()
-            await stop.wait()
-
-    thread = Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert ready.wait(STARTED_WITHIN)
-        yield urls[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+COMMANDS = {
+    "status",
+    "agents",
+    "engines",
+    "items",
+    "explain",
+    "plan",
+    "decisions",
+    "estimators",
+    "pins",
+    "operations",
+    "events",
+    "top",
+    "doctor",
+    "prefetch",
+    "evict",
+    "cancel",
+    "pin",
+    "unpin",
+    "pause",
+    "resume",
+    "observe",
+    "config",
+}
+STILL = (
+    ["agents"],
+    ["items"],
+    ["explain", "town/a0"],
+    ["estimators"],
+    ["pins"],
+    ["operations"],
+    ["decisions"],
+)
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("ctl")
-    with emulator(folder) as engine, whole_daemon(folder, engine.url) as url:
-        events: list[dict[str, Any]] = [
-            {"type": "agent.activity_started", "agent": f"a{number}", "for": 10.0 + number}
-            for number in range(3)
-        ]
-        events += [
-            {"type": "memory.bound", "agent": "a0", "token_ids": TOKENS},
-            {"type": "agent.woken", "agent": "[red]odd[/red]/\x1b[31m.."},
-        ]
-        answer = httpx.post(f"{url}/v1/events", json=[0, events], params={"source": "town"})
-        assert answer.json()["accepted"] == len(events)
-        yield url
+    with emulator(folder) as engine, in_a_thread(folder, engine.url, redis={"enabled": False}) as whole:
+        populate(whole)
+        assert call("prefetch", "town/a0", "--url", whole.url).exit_code == 0
+        yield whole.url
 
 
-def call(*arguments: str, env: dict[str, str] | None = None) -> Result:
-    return CliRunner().invoke(ctl.app, arguments, env={"COLUMNS": "160", **(env or {})})
+def plain(*arguments: str) -> Any:
+    """Return what a command prints as JSON."""
+    done = call(*arguments, "--format", "json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 def test_status_shows_the_whole(url: str) -> None:
@@ -85,16 +77,22 @@ def test_status_shows_the_whole(url: str) -> None:
 
 
 def test_status_as_json_is_the_apis_own(url: str) -> None:
-    done = call("status", "--url", url, "--json")
-    parts = json.loads(done.stdout)
+    parts = plain("status", "--url", url)
     assert parts["ready"] == {"ready": True, "reasons": []}
     assert parts["engines"]["engines"][0]["name"] == "engine-0"
     assert parts["report"]["order_accuracy"] is None
     assert parts["sources"]["sources"][0]["source"] == "town"
 
 
+@pytest.mark.parametrize("command", STILL, ids=lambda command: command[0])
+def test_yaml_is_the_json_in_another_form(url: str, command: list[str]) -> None:
+    as_yaml = call(*command, "--url", url, "--format", "yaml").stdout
+    assert yaml.safe_load(as_yaml) == plain(*command, "--url", url)
+    assert as_yaml.isascii() and "\x1b" not in as_yaml
+
+
 def test_the_url_may_come_from_the_environment(url: str) -> None:
-    done = call("agents", "--json", env={"SCALESIM_URL": url})
+    done = call("agents", "--format", "json", env={"SCALESIM_URL": url})
     assert json.loads(done.stdout)["total"] == 4
 
 
@@ -105,13 +103,64 @@ def test_agents_are_listed_nearest_first_and_limited(url: str) -> None:
     assert "town/a1" not in done.stdout and "2 of 4 agents" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("asked", "keys"),
+    [
+        (["--text", "/a"], ["town/a0", "town/a1", "town/a2"]),
+        (["--text", "/a", "--sort", "key", "--descending"], ["town/a2", "town/a1", "town/a0"]),
+        (["--engine", "engine-0"], ["town/a0"]),
+        (["--tier", "device"], ["town/a0"]),
+        (["--simulation", "village"], []),
+        (["--pinned"], []),
+        (["--no-in-flight", "--offset", "3"], ["town/a2"]),
+    ],
+)
+def test_agents_are_chosen_and_sorted(url: str, asked: list[str], keys: list[str]) -> None:
+    assert [agent["key"] for agent in plain("agents", "--url", url, *asked)["agents"]] == keys
+
+
+def test_engines_show_budgets_and_what_is_missing(url: str) -> None:
+    done = call("engines", "--url", url)
+    assert done.exit_code == 0, done.output
+    for word in ("engine-0", "host tier", "lost blocks", "copies of LoRAs: ", "models -"):
+        assert word in done.stdout
+    assert plain("engines", "--url", url)["engines"][0]["blocks"]["capacity"] == 256
+
+
+def test_items_are_shown_and_chosen(url: str) -> None:
+    done = call("items", "--url", url)
+    assert done.exit_code == 0, done.output
+    for word in ("prefix_kv", "town/a0", "resident", "2/2 blocks", "1 of 1 items"):
+        assert word in done.stdout
+    assert plain("items", "--url", url, "--kind", "lora")["items"] == []
+    chosen = plain("items", "--url", url, "--residency", "resident", "--tier", "device", "--sort", "key")
+    assert [item["item"] for item in chosen["items"]] == ["town/a0"]
+
+
+def test_the_plan_is_shown(url: str) -> None:
+    done = call("plan", "--url", url)
+    assert done.exit_code == 0, done.output
+    assert "mode active" in done.stdout and "may displace" in done.stdout
+    assert plain("plan", "--url", url)["engines"][0]["engine"] == "engine-0"
+
+
+def test_decisions_are_shown_and_chosen(url: str) -> None:
+    done = call("decisions", "--url", url)
+    assert done.exit_code == 0, done.output
+    for word in ("load prefix_kv 0-2", "town/a0", "done (", "1 of 1 decisions"):
+        assert word in done.stdout
+    chosen = plain("decisions", "--url", url, "--key", "town/a0", "--action", "load", "--result", "done")
+    assert chosen["total"] == 1
+    assert plain("decisions", "--url", url, "--result", "failed")["total"] == 0
+
+
 def test_estimators_are_shown_with_what_they_came_to(url: str) -> None:
     done = call("estimators", "--url", url)
     assert done.exit_code == 0, done.output
     for word in ("town", "declared", "activity", "history", "blend", "by recency", "Brier", "yes", "no"):
         assert word in done.stdout
-    plain = json.loads(call("estimators", "--url", url, "--json").stdout)
-    assert {estimator["estimator"] for estimator in plain["estimators"]} >= {"activity", "blend"}
+    known = plain("estimators", "--url", url)
+    assert {estimator["estimator"] for estimator in known["estimators"]} >= {"activity", "blend"}
 
 
 def test_ids_are_neither_markup_nor_escape_codes(url: str) -> None:
@@ -128,10 +177,7 @@ def test_explain_says_why(url: str) -> None:
 
 
 def test_explain_finds_any_id(url: str) -> None:
-    odd = "town/[red]odd[/red]/\x1b[31m.."
-    done = call("explain", odd, "--url", url, "--json")
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["key"] == odd
+    assert plain("explain", ODD, "--url", url)["key"] == ODD
 
 
 def test_an_unknown_agent_is_a_no(url: str) -> None:
@@ -150,7 +196,12 @@ def test_an_unknown_agent_is_a_no(url: str) -> None:
         ["explain"],
         ["agents", "--limit", "0"],
         ["agents", "--limit", "x"],
+        ["agents", "--format", "xml"],
+        ["agents", "--watch", "0"],
         ["status", "--url", "http://[::1"],
+        ["status", "--url", "127.0.0.1:8700"],
+        ["pin", "town/a0", "--for", "soon"],
+        ["prefetch"],
         ["doctor", "no-url"],
         ["nothing"],
     ],
@@ -161,7 +212,19 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [["status"], ["agents"], ["explain", "a/b"], ["estimators"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["agents"],
+        ["explain", "a/b"],
+        ["events"],
+        ["pause"],
+        ["prefetch", "a/b"],
+        ["config", "show"],
+    ],
+    ids=lambda command: command[0],
+)
 def test_nobody_there_is_said_with_the_remedy(command: list[str]) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -172,10 +235,11 @@ def test_nobody_there_is_said_with_the_remedy(command: list[str]) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("command", ["status", "events"])
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"alive": "perhaps"}'])
-def test_another_server_is_not_taken_for_the_daemon(body: bytes) -> None:
+def test_another_server_is_not_taken_for_the_daemon(command: str, body: bytes) -> None:
     with answering(body) as other:
-        done = call("status", "--url", other)
+        done = call(command, "--url", other)
     assert done.exit_code == 2
     assert "no scalesimd" in done.stderr
 
@@ -199,9 +263,10 @@ def test_doctor_prints_what_to_add_in_one_piece() -> None:
 def test_doctor_on_a_complete_engine(tmp_path: Path) -> None:
     with emulator(tmp_path) as engine:
         done = call("doctor", engine.url)
-        plain = json.loads(call("doctor", engine.url, "--json").stdout)
+        found = plain("doctor", engine.url)
+        assert yaml.safe_load(call("doctor", engine.url, "--format", "yaml").stdout) == found
     assert "Nothing is missing." in done.stdout
-    assert plain["info"]["version"] == "0.32.0+emulated"
+    assert found["info"]["version"] == "0.32.0+emulated"
 
 
 def test_doctor_where_there_is_no_engine() -> None:
@@ -216,32 +281,10 @@ def test_doctor_where_there_is_no_engine() -> None:
     assert "start the engine" in done.output
 
 
-def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(httpx.Client, "get", interrupted)
-    assert call("status").exit_code == 130
-
-
-@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_the_command_honours_no_color(url: str, no_color: str, coloured: bool) -> None:
-    env = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": no_color}
-    command = [sys.executable, "-c", "from scalesim_daemon.commands import scalesimctl; scalesimctl()"]
-    done = subprocess.run(
-        [*command, "explain", "town/nobody", "--url", url],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 1, done.stderr
-    assert ("\x1b[31m" in done.stderr) is coloured
-
-
 def test_every_command_has_help() -> None:
-    commands = typer.main.get_command(ctl.app).commands
-    assert set(commands) == {"status", "agents", "explain", "estimators", "doctor"}
-    for name in commands:
-        done = call(name, "--help")
+    commands = typer.main.get_command(app).commands
+    assert set(commands) == COMMANDS
+    assert all(command.help for command in commands.values())
+    for arguments in ((), ("agents",), ("prefetch",), ("config",)):
+        done = call(*arguments, "--help")
         assert done.exit_code == 0 and "Usage" in done.stdout

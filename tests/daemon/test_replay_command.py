@@ -28,10 +28,10 @@ from scalesim_daemon.recording.format import (
     read_records,
     to_line,
 )
+from tests.daemon.ctl_rig import whole_daemon
 from tests.daemon.live import until
 from tests.daemon.recordings import DISTANCES, HEADER, VILLAGE, distances, opened, written
 from tests.daemon.recordings import until as acts_until
-from tests.daemon.test_ctl import whole_daemon
 
 ROSA: list[Record] = [Message(0.0, "village-1", 0, [opened("village-1"), acts_until("rosa", 6)])]
 CLIENT = httpx.Client()

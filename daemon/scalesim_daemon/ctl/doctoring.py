@@ -1,0 +1,29 @@
+"""`scalesimctl doctor`: what an engine lets the sidecar do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from scalesim_daemon.ctl.client import FAILED, NO
+from scalesim_daemon.ctl.formats import Format, Shown, show
+from scalesim_daemon.ctl.options import FormatOption, ending
+from scalesim_daemon.ctl.views.doctor import diagnosis
+from scalesim_daemon.doctor import UnusableUrl, examine
+
+
+def doctor(
+    engine: Annotated[str, typer.Argument(help="Where the engine listens, such as http://127.0.0.1:8000.")],
+    how: FormatOption = Format.TABLE,
+) -> None:
+    """What an engine lets the sidecar do, and the flag or variable for what is missing. Needs no daemon."""
+    try:
+        with ending():
+            found = asyncio.run(examine(engine))
+    except UnusableUrl as error:
+        raise typer.BadParameter(str(error)) from None
+    show(Shown(found.to_json(), diagnosis(found)), how)
+    if found.info is None:
+        raise typer.Exit(NO if found.answered else FAILED)

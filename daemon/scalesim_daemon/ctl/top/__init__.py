@@ -1,0 +1,1 @@
+"""`scalesimctl top`: agents, engines and the plan as they change, on a terminal."""

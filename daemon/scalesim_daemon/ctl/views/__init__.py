@@ -1,0 +1,1 @@
+"""How `scalesimctl` shows the daemon's answers to people."""
