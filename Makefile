@@ -12,7 +12,7 @@ ENVS := .envs
 INTEGRATIONS := mesa-llm concordia oasis agentsociety
 SOURCES := client estimators adapters daemon bench examples tests
 
-.PHONY: setup test check fix lock wire metrics demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: setup test check fix lock wire metrics reference docs demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
@@ -142,6 +142,13 @@ test-publishers: setup ## publishers in Node, C and Rust, built and run against 
 
 wire: setup            ## golden bytes and the table of events in docs/wire.md, from the Python client
 	$(BIN)/python -m tests.client.wire_page
+
+reference: setup       ## docs/configuration.md, commands.md and rest.md, and tables in others, from the code
+	$(BIN)/python -m tests.docs.reference
+
+docs: setup            ## the documentation as a site in out/site; fails where a link leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+	$(BIN)/python -m tests.docs.site out/site
 
 metrics: setup         ## the table of metrics in docs/metrics.md, from a registry
 	$(BIN)/python -m tests.daemon.metrics_page
