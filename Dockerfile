@@ -1,5 +1,5 @@
 # The daemon alone: engines stay as they are, in their own images.
-FROM python:3.11-slim
+FROM python:3.11-slim-bookworm
 
 WORKDIR /opt/scalesim
 COPY requirements/daemon.lock requirements/daemon.lock

@@ -13,7 +13,7 @@ INTEGRATIONS := mesa-llm concordia oasis agentsociety
 SOURCES := client estimators adapters daemon bench examples tests
 
 .PHONY: setup test check fix lock wire metrics reference docs demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
-.PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations
+.PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations compose-test
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
 setup: $(VENV)/.done
@@ -165,3 +165,7 @@ $(ENVS)/%/.done: requirements/integration-%.lock
 
 test-integrations: setup  ## step loops of the real simulation libraries whose environments `make integration-NAME` has made
 	$(BIN)/pytest -m integration tests/integrations
+
+compose-test: setup    ## docker-compose.yml with the emulated engine: built, started, broken and mended; needs Docker
+	@$(BIN)/python -m tests.compose.services
+	$(BIN)/pytest -m compose -rs tests/compose

@@ -7,26 +7,17 @@ import json
 import re
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-import typer.main
-import yaml
 
-from scalesim_daemon import embedded
 from scalesim_daemon.api import build_api
-from scalesim_daemon.app import LAST_ANSWERS_SECONDS
-from scalesim_daemon.cli import app
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.settings import ENV_PREFIX, Settings, load_settings
+from tests.daemon.deployments import MANIFEST, ROOT, STOPS_WITHIN, check_command, containers, manifest, pod
 
-ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "configs" / "systemd" / "scalesimd.service"
-MANIFEST = ROOT / "configs" / "kubernetes" / "sidecar.yaml"
-# The doors one after the other, the exporter's timeout, and the Valkey's save.
-STOPS_WITHIN = 3 * LAST_ANSWERS_SECONDS + 10 + embedded.STOP_SECONDS
 MOST_EXPOSED = "30"
 analyze = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(analyze is None, reason="systemd-analyze isn't installed")
@@ -39,18 +30,10 @@ def unit() -> configparser.SectionProxy:
     return parser["Service"]
 
 
-def check_command(arguments: list[str]) -> None:
-    """Raise where the daemon doesn't know a command or a flag."""
-    command = typer.main.get_command(app).commands[arguments[0]]
-    with command.make_context(arguments[0], arguments[1:], resilient_parsing=True) as context:
-        assert set(arguments[1::2]) <= {option for one in command.params for option in one.opts}
-        assert context.params["config"] is not None
-
-
 def test_the_unit_starts_the_daemon_as_it_is() -> None:
     service = unit()
     program, *arguments = service["ExecStart"].split()
-    assert Path(program).name == "scalesimd"
+    assert Path(program).name == "scalesimd" and "--config" in arguments
     check_command(arguments)
     assert int(service["TimeoutStopSec"]) > STOPS_WITHIN
     assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "2")
@@ -81,22 +64,6 @@ def test_systemd_takes_the_unit_and_finds_it_closed(tmp_path: Path) -> None:
         done = subprocess.run([str(analyze), *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Unknown" not in done.stderr and "Failed to parse" not in done.stderr, done.stderr
-
-
-@cache
-def manifest() -> dict[tuple[str, str], Any]:
-    """The documents of the example by kind and name."""
-    documents = yaml.safe_load_all(MANIFEST.read_text())
-    return {(one["kind"], one["metadata"]["name"]): one for one in documents}
-
-
-def pod() -> dict[str, Any]:
-    return manifest()["Deployment", "vllm"]["spec"]["template"]["spec"]
-
-
-def containers() -> tuple[dict[str, Any], dict[str, Any]]:
-    (daemon,), (engine,) = pod()["initContainers"], pod()["containers"]
-    return daemon, engine
 
 
 def mounts(container: dict[str, Any]) -> dict[str, str]:
@@ -133,6 +100,7 @@ def flags(container: dict[str, Any]) -> dict[str, str]:
 def test_the_container_starts_the_daemon_as_it_is() -> None:
     daemon, _ = containers()
     check_command(daemon["args"])
+    assert daemon["args"][-2] == "--config"
     assert volume_at(daemon, daemon["args"][-1]) == "config"
     assert Path(daemon["args"][-1]).name in manifest()["ConfigMap", "scalesim"]["data"]
     assert daemon["restartPolicy"] == "Always"
