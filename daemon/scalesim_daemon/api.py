@@ -5,12 +5,14 @@ Handlers are coroutines that never wait while they read: all of the sidecar's st
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.metadata import version
 from time import monotonic
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import choose_encoder
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -96,6 +98,7 @@ def build_front_door(sidecar: Sidecar) -> FastAPI:
 def _guard(api: FastAPI, tokens: Callable[[], Tokens]) -> None:
     for error, status in STATUS_OF.items():
         api.add_exception_handler(error, _answer_with(status))
+    api.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     api.add_middleware(Guard, tokens=tokens)
 
 
@@ -104,6 +107,12 @@ def _answer_with(status: int) -> Any:
         return JSONResponse(Problem(detail=str(error)).model_dump(), status)
 
     return answer
+
+
+async def _say_what_is_wrong(_: Request, error: Any) -> Response:
+    """Name what is at fault and where, and not what was sent: that may be secret, or nothing that JSON can say."""
+    problems = [{key: problem[key] for key in ("loc", "msg", "type")} for problem in error.errors()]
+    return Response(json.dumps({"detail": problems}), 422, media_type="application/json")
 
 
 def _add_operations(api: FastAPI, sidecar: Sidecar) -> None:

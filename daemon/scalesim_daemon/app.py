@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -32,7 +32,11 @@ from scalesim_daemon.settings import ConfigError, EngineSettings, Settings
 from scalesim_daemon.tracing import open_traces
 from scalesim_daemon.view import EngineView
 
+if TYPE_CHECKING:  # Where nothing is kept in Redis its client isn't loaded.
+    from scalesim_daemon.intents import Intents
+
 LAST_ANSWERS_SECONDS = 3
+INTENTS_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +48,8 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    # What has just read its configuration has no need to read it again.
+    loop.add_signal_handler(signal.SIGHUP, log.debug, "still starting")
     async with running(settings, reread) as sidecar:
         loop.add_signal_handler(signal.SIGHUP, partial(_reload, sidecar))
         more = {"gateway": sidecar.gateway_url} if sidecar.gateway_url else {}
@@ -118,12 +124,20 @@ async def _open_store(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Corou
             "no Redis: pins and the operator's mode are lost when the daemon ends, and dues are in the API alone"
         )
         return ()
+    from scalesim_daemon.intents import Intents, StoreUnavailable
     from scalesim_daemon.store import Mirror
 
     url = await _start_valkey(stack, redis.data_dir) if redis.url is None else redis.url
     sidecar.mirror = Mirror(url)
-    await _read_intents(stack, sidecar, url)
-    return (sidecar.mirror.run(sidecar.due_records),)
+    sidecar.intents = intents = Intents(url)
+    stack.push_async_callback(intents.close)
+    known = True
+    try:
+        await _take_over(sidecar, intents)
+    except StoreUnavailable as error:
+        log.warning("starting without Redis: pins and mode are not known yet", error=str(error))
+        known = False
+    return sidecar.mirror.run(sidecar.due_records), _keep_intents(sidecar, intents, known)
 
 
 async def _start_valkey(stack: AsyncExitStack, data_dir: Path) -> str:
@@ -135,21 +149,29 @@ async def _start_valkey(stack: AsyncExitStack, data_dir: Path) -> str:
     return valkey.url
 
 
-async def _read_intents(stack: AsyncExitStack, sidecar: Sidecar, url: str) -> None:
-    """Take over what operators decided, and keep what they will decide. Without Redis the daemon starts all the same,
-    and says what it lacks."""
-    from scalesim_daemon.intents import Intents, StoreUnavailable
+async def _take_over(sidecar: Sidecar, intents: Intents) -> None:
+    """Let hold what operators decided before the start. Raises `StoreUnavailable`."""
+    before = sidecar.mode
+    pins, mode, warning = await intents.pins(), await intents.mode(), await intents.eviction_warning()
+    sidecar.pins = {**pins, **sidecar.pins}
+    if mode is not None and mode is not before and sidecar.mode is before:
+        log.info("an operator's mode holds, not the configured one", mode=mode, configured=before)
+        sidecar.mode = mode
+    if warning is not None:
+        log.warning(warning)
 
-    sidecar.intents = intents = Intents(url)
-    stack.push_async_callback(intents.close)
-    try:
-        sidecar.pins = await intents.pins()
-        sidecar.mode = await intents.mode() or sidecar.mode
-        warning = await intents.eviction_warning()
-        if warning is not None:
-            log.warning(warning)
-    except StoreUnavailable as error:
-        log.warning("starting without Redis: pins and mode are not known", error=str(error))
+
+async def _keep_intents(sidecar: Sidecar, intents: Intents, known: bool) -> None:
+    """Write what Redis didn't take, and read what it didn't give, as soon as it answers."""
+    from scalesim_daemon.intents import StoreUnavailable
+
+    while True:
+        await asyncio.sleep(INTENTS_SECONDS)
+        with suppress(StoreUnavailable):
+            await intents.catch_up()
+            if not known:
+                await _take_over(sidecar, intents)
+                known = True
 
 
 def connect_driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
@@ -208,6 +230,7 @@ async def _serving(
     server = _Server(
         uvicorn.Config(
             app,
+            log_config=None,
             log_level="warning",
             access_log=False,
             lifespan="off",

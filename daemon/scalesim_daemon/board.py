@@ -91,6 +91,8 @@ class DueBoard:
         dues = self._dues.get(agent)
         if not dues:
             return None
+        if len(dues) == 1:
+            return next(iter(dues.items()))
         return min(dues.items(), key=lambda pair: pair[1].seconds)
 
     def told_by(self, source: str, agent: str) -> Due | None:

@@ -344,7 +344,7 @@ class Driver:
         except (Busy, CapacityExceeded, NoRoom) as error:
             # Nothing is wrong: the memory is in use, and what is planned next knows that.
             result = f"put off: {error}"
-            self._backoff.put_off(step, monotonic())
+            self._backoff.put_off(step, monotonic(), result)
         except (EngineError, OSError, ValueError) as error:
             result = f"failed: {error}"
             self._failed(step, error)
@@ -379,16 +379,12 @@ class Driver:
         return pressure is not None and pressure.running == 0 and pressure.waiting == 0
 
     def _failed(self, step: Step, error: BaseException | None) -> None:
-        wait = self._backoff.put_off(step, monotonic())
+        why = str(error)
+        # What fails for the same reason again and again is no news.
+        say = log.debug if self._backoff.why(step) == why else log.warning
+        wait = self._backoff.put_off(step, monotonic(), why)
         self.view.ledger.failed += 1
-        log.warning(
-            "step failed",
-            engine=self.view.name,
-            action=step.action,
-            key=step.key,
-            error=str(error),
-            retry_in=wait,
-        )
+        say("step failed", engine=self.view.name, action=step.action, key=step.key, error=why, retry_in=wait)
         if isinstance(error, EngineUnavailable):
             self._unreachable(error)
         if isinstance(error, NotFound) and step.kind is MemoryKind.LORA:

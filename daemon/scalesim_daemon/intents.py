@@ -1,4 +1,5 @@
-"""What operators decided, in Redis: written at once, read at boot, never expired by Redis itself.
+"""What operators decided, in Redis: written at once, read at boot, never expired by Redis itself. What Redis doesn't
+take is kept, and written when it answers again.
 
 `ss:intent` is a hash with a field `pin:<simulation>/<agent>` (the wall time in seconds until which it holds)
 for each pin, and `mode`.
@@ -6,7 +7,8 @@ for each pin, and `mode`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import time
 from typing import cast
@@ -23,7 +25,7 @@ PIN = "pin:"
 
 
 class StoreUnavailable(Exception):
-    """Redis didn't take or give an intent; whether a write had an effect is unknown."""
+    """Redis didn't take or give an intent; whether a write had an effect is unknown, and it is still to be written."""
 
 
 class Intents:
@@ -38,16 +40,16 @@ class Intents:
             socket_connect_timeout=1,
             socket_timeout=2,
         )
+        self._unwritten: dict[str, str | None] = {}
+        self._writing = asyncio.Lock()
 
-    async def pin(self, key: str, until: float) -> None:
-        """Pin an agent until a wall time."""
-        with _asking():
-            await self._client.hset(INTENT_KEY, PIN + key, repr(until))
+    async def pin(self, key: str, until: float, over: Iterable[str] = ()) -> None:
+        """Pin an agent until a wall time, and forget pins that are over."""
+        await self._set({PIN + other: None for other in over} | {PIN + key: repr(until)})
 
     async def unpin(self, key: str) -> None:
         """End a pin; none is needed."""
-        with _asking():
-            await self._client.hdel(INTENT_KEY, PIN + key)
+        await self._set({PIN + key: None})
 
     async def pins(self) -> dict[str, float]:
         """Return the pins that hold, with the wall time of their end; forget those that don't."""
@@ -60,10 +62,9 @@ class Intents:
                 await self._client.hdel(INTENT_KEY, *over)
         return {field.removeprefix(PIN): until for field, until in untils.items() if until > now}
 
-    async def set_mode(self, mode: RunMode) -> None:
-        """Keep the operator's mode, which then overrides the configured one."""
-        with _asking():
-            await self._client.hset(INTENT_KEY, "mode", mode.value)
+    async def set_mode(self, mode: RunMode | None) -> None:
+        """Keep the operator's mode, which then overrides the configured one; None overrides it no longer."""
+        await self._set({"mode": None if mode is None else mode.value})
 
     async def mode(self) -> RunMode | None:
         """Return the operator's mode, None where none was set."""
@@ -82,6 +83,24 @@ class Intents:
             f"Redis has maxmemory-policy {policy}, which evicts pins and the operator's mode when memory "
             "is full: set it to noeviction or to one of volatile-*"
         )
+
+    async def catch_up(self) -> None:
+        """Write what Redis didn't take so far, of each field what was said last."""
+        async with self._writing:
+            while self._unwritten:
+                field, value = next(iter(self._unwritten.items()))
+                with _asking():
+                    if value is None:
+                        await self._client.hdel(INTENT_KEY, field)
+                    else:
+                        await self._client.hset(INTENT_KEY, field, value)
+                # Something else may have been said meanwhile.
+                if self._unwritten[field] == value:
+                    del self._unwritten[field]
+
+    async def _set(self, fields: Mapping[str, str | None]) -> None:
+        self._unwritten.update(fields)
+        await self.catch_up()
 
     async def close(self) -> None:
         """Close the connection."""

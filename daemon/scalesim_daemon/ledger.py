@@ -13,8 +13,8 @@ from scalesim_daemon.plan import Step
 class Ledger:
     """Counts prefetches (one per agent and invocation, however many chunks) and the tokens computed.
 
-    `reloads` are loads of what was loaded before and was lost unused: churn. Of all `prefix_tokens` that agents called
-    with, `found_tokens` were on the device.
+    `reloads` are loads, chunk by chunk, of what was loaded before and was lost unused: churn. Of all `prefix_tokens`
+    that agents called with, `found_tokens` were on the device.
     """
 
     prefetches: int = 0
@@ -41,8 +41,9 @@ class Ledger:
     def brought(self, step: Step) -> None:
         """A load is done. What it brought in is unused yet."""
         what = step.kind, step.key
-        self.reloads[step.kind] += step.start < self._brought.get(what, 0)
-        self._brought[what] = step.stop
+        before = self._brought.get(what, 0)
+        self.reloads[step.kind] += step.start < before
+        self._brought[what] = max(before, step.stop)
 
     def used_up(self, kind: MemoryKind, key: str) -> None:
         """An item was used, or is gone for good: to load it once more is no churn."""

@@ -151,7 +151,7 @@ class Sidecar:
         self._tell_engines(changes)
         self._tell_mirror(changes)
         self._tell_plugins(changes)
-        settle(self.operations, self.drivers)
+        settle(self.operations, self.drivers, self.mode)
         self.plans, self.model_plan = {}, ()
         if self.mode is not RunMode.PAUSED:
             self.plans = self._plan()

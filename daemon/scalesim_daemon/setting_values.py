@@ -12,6 +12,13 @@ from pydantic import AfterValidator
 
 ENDPOINT = re.compile(r"tcp://([^/\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)|ipc://\S+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_USER_INFO = re.compile(r"(\w+://)[^\s/]*@")
+_QUERY = re.compile(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*")
+
+
+def redacted(text: str) -> str:
+    """Return a text without what may be secret in its URLs: what stands before the @, and behind the ?."""
+    return _QUERY.sub(r"\1?***", _USER_INFO.sub(r"\1***@", text))
 
 
 def _absolute(path: Path) -> Path:

@@ -48,6 +48,7 @@ from scalesim_daemon.setting_values import (
     RequestTemplate,
     SimulationName,
     is_loopback,
+    redacted,
 )
 
 ENV_PREFIX = "SCALESIM_"
@@ -326,8 +327,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
 
 
 def refusal(error: ValidationError, what: str = "configuration refused") -> ConfigError:
-    """Return what says of every key at fault what is wrong with it."""
-    problems = [_explain(detail) for detail in error.errors()]
+    """Return what says of every key at fault what is wrong with it, and shows no secret."""
+    problems = [redacted(_explain(detail)) for detail in error.errors()]
     return ConfigError(f"{what}:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
@@ -344,7 +345,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.MarkedYAMLError as error:
+        # Its own text quotes the line at fault, in which a token may stand.
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{path} is no YAML: line {line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is no YAML: {error}") from None
     if content is None:
         return {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.plan import Step
 from scalesim_daemon.records import Record
+from scalesim_daemon.setting_values import redacted
 from scalesim_daemon.settings import RunMode
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SPOKEN = "http/protobuf"
 NANOSECONDS = 1_000_000_000
+LAST_TRACES_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -86,8 +89,10 @@ class Traces:
         span.end(_nanoseconds(record.at))
 
     def close(self) -> None:
-        """Send what isn't sent yet. It blocks, as long as the exporter's timeout at most."""
-        self._provider.shutdown()
+        """Send what isn't sent yet. It blocks, 10 s at most: the SDK would try each batch for as long."""
+        sending = Thread(target=self._provider.shutdown, name="last traces", daemon=True)
+        sending.start()
+        sending.join(LAST_TRACES_SECONDS)
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -116,9 +121,8 @@ def open_traces(environment: Mapping[str, str]) -> Traces | None:
     resource = Resource.create({} if named else {"service.name": "scalesimd"})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    log.info(
-        "traces", endpoint=next((environment[name] for name in ENDPOINTS if environment.get(name)), "default")
-    )
+    endpoint = next((environment[name] for name in ENDPOINTS if environment.get(name)), "default")
+    log.info("traces", endpoint=redacted(endpoint))
     return Traces(provider)
 
 

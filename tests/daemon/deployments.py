@@ -12,11 +12,12 @@ import yaml
 from scalesim_daemon import embedded
 from scalesim_daemon.app import LAST_ANSWERS_SECONDS
 from scalesim_daemon.cli import app
+from scalesim_daemon.tracing import LAST_TRACES_SECONDS
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "configs" / "kubernetes" / "sidecar.yaml"
-# The doors one after the other, the exporter's timeout, and the Valkey's save.
-STOPS_WITHIN = 3 * LAST_ANSWERS_SECONDS + 10 + embedded.STOP_SECONDS
+# The doors one after the other, the last traces, and the Valkey's save.
+STOPS_WITHIN = 3 * LAST_ANSWERS_SECONDS + LAST_TRACES_SECONDS + embedded.STOP_SECONDS
 
 
 def check_command(arguments: list[str]) -> None:

@@ -85,5 +85,5 @@ def tokens(first: int, blocks: int) -> list[int]:
 async def ask(sidecar: Sidecar, *asks: Callable[[httpx.AsyncClient], Any]) -> list[httpx.Response]:
     """Return the API's answers; what an endpoint raises is raised here."""
     transport = httpx.ASGITransport(app=build_api(sidecar))
-    async with httpx.AsyncClient(transport=transport, base_url="http://sidecar") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         return [await one(client) for one in asks]

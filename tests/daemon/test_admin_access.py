@@ -7,6 +7,7 @@ import re
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -147,6 +148,7 @@ def test_what_is_missing_is_told_to_viewers_alone(guarded: Sidecar) -> None:
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://example.org"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
     ],
 )
 def test_without_tokens_pages_of_other_sites_change_nothing(
@@ -154,6 +156,60 @@ def test_without_tokens_pages_of_other_sites_change_nothing(
 ) -> None:
     (answer,) = asyncio.run(ask(sidecar, lambda client: client.post("/v1/events", headers=sent)))
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8700", 200),
+        ("localhost:8700", 200),
+        ("[::1]:8700", 200),
+        ("example.org:8700", 403),
+        ("localhost.example.org", 403),
+        ("[::", 403),
+        ("", 403),
+    ],
+)
+def test_without_tokens_a_name_that_somebody_else_gave_this_host_reads_nothing(
+    guarded: Sidecar, host: str, status: int
+) -> None:
+    def asked(**more: str) -> int:
+        sent = {"Host": host, **more}
+        (answer,) = asyncio.run(ask(guarded, lambda client: client.get("/v1/agents", headers=sent)))
+        return answer.status_code
+
+    assert asked(**headers(SECRETS[Role.VIEWER])) == 200
+    guarded.tokens = Tokens()
+    assert asked() == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "//v1/agents"),
+        ("GET", "/health/../v1/agents"),
+        ("GET", "/health%2f..%2fv1/agents"),
+        ("GET", "/v1/agents/"),
+        ("GET", "/%76%31/agents"),
+        ("GET", "/health/"),
+        ("HEAD", "/v1/agents"),
+        ("OPTIONS", "/v1/agents"),
+        ("POST", "/health"),
+    ],
+)
+def test_no_way_of_writing_a_path_or_a_method_opens_anything(
+    guarded: Sidecar, method: str, path: str
+) -> None:
+    url = httpx.URL("http://127.0.0.1", raw_path=path.encode())
+    overridden = {"X-HTTP-Method-Override": "GET", "X-Original-URL": "/health"}
+    nobody, publisher = asyncio.run(
+        ask(
+            guarded,
+            lambda client: client.request(method, url, headers=overridden),
+            lambda client: client.request(method, url, headers=headers(SECRETS[Role.PUBLISHER])),
+        )
+    )
+    assert (nobody.status_code, publisher.status_code) == (401, 403)
 
 
 def test_tokens_come_from_files_or_themselves(tmp_path: Path) -> None:

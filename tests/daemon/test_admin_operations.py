@@ -323,6 +323,11 @@ def test_operations_end_by_what_came_of_their_steps(sidecar: Sidecar) -> None:
     assert going.detail == "put off: in use"
     came(Action.EVICT, "sim/g", "done")
     driver.view.happened(stored("sim/t", 2))
-    settle(known, sidecar.drivers)
+    settle(known, sidecar.drivers, RunMode.ACTIVE)
     assert (going.state, late.state) == (State.DONE, State.EXPIRED)
     assert there.open, "no prefix is known of which to say that it is there"
+    settle(known, sidecar.drivers, RunMode.PAUSED)
+    assert there.detail == "the mode is paused, in which nothing is moved"
+    driver.view.asleep = True
+    settle(known, sidecar.drivers, RunMode.ACTIVE)
+    assert there.detail == "the engine's model sleeps"

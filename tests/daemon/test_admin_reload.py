@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -18,8 +19,9 @@ import yaml
 
 from scalesim_daemon.admin.reload import shown
 from scalesim_daemon.app import running
+from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import load_settings
+from scalesim_daemon.settings import LogSettings, load_settings
 from tests.daemon.live import WITHIN, overrides, until
 from tests.daemon.still import add_engine, ask
 
@@ -29,9 +31,11 @@ ADMIN, OTHER = "admin-token-0123456789", "other-token-0123456789"
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Any:
     """Leave logging as it was found: a reload sets it."""
-    before = structlog.get_config()
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     yield
     structlog.configure(**before)
+    root.handlers[:], root.level = handlers, level
 
 
 class Configured:
@@ -113,6 +117,35 @@ def test_what_is_wrong_changes_nothing_and_is_named(
     assert "secret" not in capsys.readouterr().out + answer.text
 
 
+def test_a_line_that_is_no_yaml_is_named_and_not_quoted(configured: Configured) -> None:
+    configured.file.write_text(f"api:\n  admin_token: {ADMIN}: and more\n")
+    answer = configured.reload()
+    assert answer.status_code == 422 and "is no YAML: line 2: " in answer.json()["detail"]
+    assert ADMIN not in answer.text
+    configured.file.write_text("planner: 2026-13-45")
+    assert configured.reload().status_code == 422
+
+
+def test_streams_end_when_tokens_change_and_only_then(configured: Configured, tmp_path: Path) -> None:
+    before = configured.sidecar.tokens
+    configured.write(planner={"chunk_tokens": 64})
+    assert configured.reload().status_code == 200
+    assert configured.sidecar.tokens is before
+    file = tmp_path / "token"
+    file.write_text(ADMIN)
+    configured.write(planner={"chunk_tokens": 64}, api={"admin_token_file": str(file)})
+    assert configured.reload().status_code == 200
+    file.write_text(OTHER)
+    configured.write(planner={"chunk_tokens": 32}, api={"admin_token_file": str(file)})
+    (answer,) = asyncio.run(
+        ask(
+            configured.sidecar,
+            lambda client: client.post("/v1/config/reload", headers={"Authorization": f"Bearer {ADMIN}"}),
+        )
+    )
+    assert keys(answer.json()["now"]) == ["api.admin_token_file", "planner.chunk_tokens"]
+
+
 def test_tokens_are_exchanged_while_it_runs(configured: Configured, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(ADMIN)
@@ -168,6 +201,7 @@ def test_only_what_stands_somewhere_is_read_again(sidecar: Sidecar) -> None:
     (answer,) = asyncio.run(ask(sidecar, lambda client: client.post("/v1/config/reload")))
     assert answer.status_code == 409 and "not started from a configuration" in answer.json()["detail"]
     assert shown("unix:///run/redis.sock?db=1") == "unix:///run/redis.sock?***"
+    assert shown("redis://:a'b\"c@host/0") == "redis://***@host/0"
 
 
 def test_a_running_daemon_reads_its_file_again(tmp_path: Path) -> None:
@@ -187,6 +221,19 @@ def test_a_running_daemon_reads_its_file_again(tmp_path: Path) -> None:
             assert shown_now["models"]["budget_bytes"] == 5
 
     asyncio.run(scene())
+
+
+def test_what_libraries_say_is_logged_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogSettings(format="json"))
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+    logging.getLogger("httpx").info("HTTP Request: GET http://user:secret@engine")
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["event"], said["level"]) == ("Exception in ASGI application", "error")
+    assert "ValueError: no" in said["exception"] and "timestamp" in said
 
 
 def test_a_hangup_makes_the_daemon_read_its_file_again(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ import httpx
 import pytest
 
 from scalesim_client import Publisher
+from scalesim_daemon import app
 from scalesim_daemon.admin import steering
 from scalesim_daemon.intents import Intents
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.settings import RunMode
 from tests.daemon.live import daemon, emulator, resident, until
+from tests.daemon.mirror_scene import OnServer, Scene
 from tests.daemon.still import ask, open_stream, say
+from tests.daemon.stores import External
 
 BLOCK = 32
 BLOCKS = 4
@@ -56,7 +59,10 @@ def test_a_pause_holds_at_once_and_over_a_restart(tmp_path: Path) -> None:
 
                     await until(planned)
                     assert await resident(api, "village/a") == 0 and not sidecar.decisions
+                    assert sidecar.intents is not None
+                    assert await sidecar.intents.mode() is RunMode.OBSERVE
                     assert (await api.post("/v1/resume")).json()["before"] == "observe"
+                    assert await sidecar.intents.mode() is None, "as configured"
 
                     async def there() -> bool:
                         return await resident(api, "village/a") == BLOCKS
@@ -94,6 +100,59 @@ def test_without_redis_an_operators_word_holds_and_says_that_it_is_not_kept(side
     assert all("there is no Redis" in answer.json()["not_kept"] for answer in none)
     assert "Redis does not answer" in away.json()["not_kept"]
     assert sidecar.mode is RunMode.PAUSED and sidecar.pinned() == {"sim/a"}
+
+
+def test_what_redis_did_not_take_is_written_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "INTENTS_SECONDS", 0.02)
+
+    async def scene() -> None:
+        server = External()
+        async with daemon(tmp_path, redis={"url": server.url}) as (sidecar, api):
+            paused = (await api.post("/v1/pause")).json()
+            assert "as soon as Redis answers" in paused["not_kept"]
+            await server.start()
+            try:
+                intents = Intents(server.url)
+
+                async def kept() -> bool:
+                    return await intents.mode() is RunMode.PAUSED
+
+                await until(kept)
+                assert sidecar.mode is RunMode.PAUSED
+                await intents.close()
+            finally:
+                await server.stop()
+
+    asyncio.run(scene())
+
+
+def test_what_redis_did_not_tell_at_the_start_is_taken_over_later(
+    sidecar: Sidecar, on_server: OnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an operator has said since the start is newer."""
+    monkeypatch.setattr(app, "INTENTS_SECONDS", 0.02)
+
+    async def body(scene: Scene) -> None:
+        later = time.time() + 1000
+        pins = {"pin:sim/a": repr(later), "pin:sim/b": repr(later)}
+        await scene.redis.hset("ss:intent", mapping={"mode": "paused", **pins})
+        sidecar.intents = intents = Intents(scene.server.url)
+        # Said while Redis was away.
+        intents._unwritten["pin:sim/a"] = None
+        keeping = asyncio.create_task(app._keep_intents(sidecar, intents, known=False))
+
+        async def known() -> bool:
+            return sidecar.mode is RunMode.PAUSED
+
+        await until(known)
+        assert sidecar.pins == {"sim/b": later}
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await intents.close()
+
+    on_server(body)
 
 
 @pytest.mark.parametrize(

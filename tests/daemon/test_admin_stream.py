@@ -34,8 +34,8 @@ async def heard(client: Client) -> list[tuple[str, Any]]:
     return [read(message) async for message in client.lines()]
 
 
-def read(message: str) -> tuple[str, Any]:
-    name, data = message.strip().split("\n")
+def read(message: bytes) -> tuple[str, Any]:
+    name, data = message.decode().strip().split("\n")
     return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
 
@@ -131,12 +131,79 @@ def test_a_stream_ends_when_tokens_change_and_when_the_daemon_stops(sidecar: Sid
     asyncio.run(scene())
 
 
+def test_a_stream_that_has_ended_stays_so_however_slowly_it_is_read(sidecar: Sidecar) -> None:
+    open_stream(sidecar)
+
+    async def scene() -> None:
+        hub = Hub(sidecar)
+        with hub.joined() as client:
+            await hub.look()
+            sidecar.tokens = Tokens({Role.ADMIN: b"other"})
+            for tick in range(stream.MOST_WAITING + 5):
+                say(sidecar, {"type": "step.advanced", "now": float(tick + 1)})
+                await hub.look()
+            assert [message async for message in client.lines()] == []
+
+    asyncio.run(scene())
+
+
+def test_what_waits_for_a_client_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MOST_WAITING_BYTES", 10)
+
+    async def scene() -> list[tuple[bool, list[bytes]]]:
+        told = []
+        for messages in ([b"12345", b"67890"], [b"12345", b"678901"], [b"longer than allowed"]):
+            client = Client()
+            client.behind = False
+            client.tell(messages)
+            behind = client.behind
+            client._waiting.put_nowait(None)
+            told.append((behind, [message async for message in client.lines()]))
+        return told
+
+    assert asyncio.run(scene()) == [
+        (False, [b"12345", b"67890"]),
+        (True, []),
+        (False, [b"longer than allowed"]),
+    ]
+
+
+def test_a_look_at_many_agents_lets_others_have_their_turn(sidecar: Sidecar) -> None:
+    """Rows, and what each kind of client is told of them: some hundred at a time."""
+    count = 8 * stream.CHUNK
+    open_stream(sidecar)
+    for start in range(0, count, 500):
+        agents = range(start, start + 500)
+        say(sidecar, *({"type": "agent.registered", "agent": f"a{number}"} for number in agents))
+
+    async def turns_during_a_look(hub: Hub) -> int:
+        looking, turns = asyncio.create_task(hub.look()), 0
+        while not looking.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    async def scene() -> None:
+        hub = Hub(sidecar)
+        with hub.joined() as client:
+            assert await turns_during_a_look(hub) >= 16
+            ((name, snapshot),) = await heard(client)
+            assert (name, len(snapshot["agents"])) == ("snapshot", count)
+            for number in range(0, count, 500):
+                ids = range(number, number + 500)
+                say(sidecar, *({"type": "agent.woken", "agent": f"a{one}"} for one in ids))
+            assert await turns_during_a_look(hub) >= 16
+            assert len(dict(await heard(client))["agents"]["changed"]) == count
+
+    asyncio.run(scene())
+
+
 def test_a_silent_stream_shows_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.01)
 
     async def scene() -> None:
         lines = Client().lines()
-        assert [await anext(lines), await anext(lines)] == [": alive\n\n"] * 2
+        assert [await anext(lines), await anext(lines)] == [b": alive\n\n"] * 2
 
     asyncio.run(scene())
 

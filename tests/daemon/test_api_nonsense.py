@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import msgpack
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -133,6 +134,27 @@ def test_no_query_or_body_makes_the_api_fail(
     read, taken = asyncio.run(scene())
     assert read.status_code in (200, 404, 422)
     assert taken.status_code in (200, 400, 422)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/pins/sim/a", b'{"seconds": NaN}'),
+        ("PUT", "/v1/pins/sim/a", b'{"seconds": 1e999}'),
+        ("PUT", "/v1/pins/sim/a", b'{"\\ud800": 1}'),
+        ("POST", "/v1/prefetch", b'{"key": "\\ud800"}'),
+        ("POST", "/v1/evict", b'{"key": "sim/a", "within": -Infinity}'),
+        ("POST", "/v1/evict", b'{"key": "sim/a", "kind": "a token that was pasted here"}'),
+    ],
+)
+def test_what_an_operator_sends_is_refused_and_not_repeated(
+    sidecar: Sidecar, method: str, path: str, body: bytes
+) -> None:
+    json_body = {"content": body, "headers": {"content-type": "application/json"}}
+    (answer,) = asyncio.run(ask(sidecar, lambda client: client.request(method, path, **json_body)))
+    assert answer.status_code == 422
+    assert {"loc", "msg", "type"} == set(answer.json()["detail"][0])
+    assert "pasted" not in answer.text
 
 
 def pack(message: Any, packed: bool) -> bytes:

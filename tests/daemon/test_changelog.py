@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from scalesim_adapters.base import Cleared, FeedLost, MemoryKind
+from scalesim_adapters.base import Cleared, FeedLost, MemoryKind, Rejected
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.records import Record
@@ -138,6 +138,22 @@ def test_a_step_is_said_when_it_has_changed_something(acted: list[dict[str, Any]
         *("load", "sim/a"),
         *(0.123, "due next"),
     )
+
+
+def test_what_fails_for_the_same_reason_again_is_said_once_until_it_has_worked(sidecar: Sidecar) -> None:
+    driver = add_engine(sidecar)
+
+    def said(*errors: str) -> list[str]:
+        with capture_logs() as lines:
+            for error in errors:
+                driver._failed(STEP, Rejected(error))
+        return [line["error"] for line in lines if line["log_level"] == "warning"]
+
+    assert said("no such LoRA", "no such LoRA", "its rank is too big", "its rank is too big") == [
+        *("no such LoRA", "its rank is too big"),
+    ]
+    driver._backoff.forget(STEP)
+    assert said("its rank is too big") == ["its rank is too big"]
 
 
 def test_a_lora_that_is_not_taken_is_said_once_until_that_changes(paused: Sidecar, tmp_path: Path) -> None:

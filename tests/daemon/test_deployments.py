@@ -37,6 +37,7 @@ def test_the_unit_starts_the_daemon_as_it_is() -> None:
     check_command(arguments)
     assert int(service["TimeoutStopSec"]) > STOPS_WITHIN
     assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "2")
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
 
 
 def test_what_the_unit_may_write_is_what_the_daemon_writes(monkeypatch: pytest.MonkeyPatch) -> None:

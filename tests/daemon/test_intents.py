@@ -28,6 +28,10 @@ def test_intents_are_written_at_once_and_expire_by_the_wall(on_server: OnServer)
         assert await read.mode() is RunMode.OBSERVE
         await read.unpin("s/a")
         await read.unpin("s/unknown")
+        await read.pin("s/c", later, over=["s/old"])
+        await read.unpin("s/c")
+        await read.set_mode(None)
+        assert await read.mode() is None
         await scene.redis.hset("ss:intent", mapping={"pin:s/odd": "soon", "mode": "sleeping"})
         assert await read.pins() == {"s/b": later + 1}
         assert await read.mode() is None

@@ -51,9 +51,13 @@ def test_what_is_loaded_again_before_it_was_used_is_churn() -> None:
     assert not ledger.reloads.total()
     ledger.brought(load("a", 20, 32))
     assert ledger.reloads == Counter({MemoryKind.PREFIX_KV: 1})
+    ledger.brought(load("a", 0, 16))
+    ledger.brought(load("a", 16, 32))
+    ledger.brought(load("a", 32, 48))
+    assert ledger.reloads == Counter({MemoryKind.PREFIX_KV: 3}), "the last chunk is new"
     ledger.invoked("a", 0)
     ledger.brought(load("a", 0, 16))
-    assert ledger.reloads == Counter({MemoryKind.PREFIX_KV: 1})
+    assert ledger.reloads == Counter({MemoryKind.PREFIX_KV: 3})
 
 
 def test_a_lora_churns_by_itself_and_a_restart_is_none() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Event, Thread
+from time import monotonic
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -19,6 +20,7 @@ from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
 from scalesim_adapters.base import MemoryKind
+from scalesim_daemon import tracing
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.records import Record
@@ -127,17 +129,35 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
 
 def test_the_environment_says_where_spans_go(monkeypatch: pytest.MonkeyPatch) -> None:
     with collector() as (url, told):
-        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}
+        known = url.replace("//", "//user:secret@")
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": known, "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        traces = open_traces(environment)
-        assert traces is not None
+        with capture_logs() as lines:
+            traces = open_traces(environment)
+        assert traces is not None and lines[0]["endpoint"] == f"http://***@{url.removeprefix('http://')}"
         traces.step(Record(101.5, "one", STEP, "done", 1.25, 64))
         traces.close()
     (spans,) = (scope for request in told for one in request.resource_spans for scope in one.scope_spans)
     assert [span.name for span in spans.spans] == ["load prefix_kv"]
     resource = {one.key: one.value.string_value for one in told[0].resource_spans[0].resource.attributes}
     assert resource["service.name"] == "scalesimd"
+
+
+def test_a_collector_that_does_not_answer_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "LAST_TRACES_SECONDS", 0.05)
+    answered = Event()
+
+    class Silent(InMemorySpanExporter):
+        def shutdown(self) -> None:
+            answered.wait()
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(Silent()))
+    started = monotonic()
+    Traces(provider).close()
+    assert monotonic() - started < 5
+    answered.set()
 
 
 @pytest.mark.parametrize(

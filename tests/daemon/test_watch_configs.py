@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.exposition import generate_latest
 
 from scalesim_daemon.api import build_api
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.metrics import build_registry
 from scalesim_daemon.settings import ApiSettings
 from tests.daemon.metrics_page import busy_sidecar, families, labels_of, names_of
 
@@ -146,9 +148,11 @@ def test_grafana_is_told_of_the_source_and_the_dashboards() -> None:
     assert provider["type"] == "file" and Path(provider["options"]["path"]).name == DASHBOARD.parent.name
 
 
-def run_promtool(*arguments: str) -> None:
+def run_promtool(*arguments: str, text: str = "") -> None:
     assert promtool is not None
-    done = subprocess.run([promtool, *arguments], cwd=CONFIGS, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, *arguments], cwd=CONFIGS, input=text, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -160,6 +164,11 @@ def test_promtool_takes_the_config_and_its_rules() -> None:
 @needs_promtool
 def test_promtool_sees_alerts_fire_and_be_still() -> None:
     run_promtool("test", "rules", ALERT_TESTS.name)
+
+
+@needs_promtool
+def test_promtool_finds_nothing_against_the_metrics(tmp_path: Path) -> None:
+    run_promtool("check", "metrics", text=generate_latest(build_registry(busy_sidecar(tmp_path))).decode())
 
 
 @needs_promtool

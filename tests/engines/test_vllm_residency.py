@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from bench.rig.daemon import DaemonProcess
 from bench.rig.vllm import VllmServer
 from scalesim_adapters.base import (
     Busy,
@@ -21,8 +24,10 @@ from scalesim_adapters.base import (
     Unsupported,
 )
 from scalesim_adapters.vllm.adapter import VllmAdapter
+from scalesim_client import Publisher
 from tests.adapters.contract import BLOCK
 from tests.adapters.contract_tools import eventually
+from tests.daemon.live import resident
 from tests.engines.small_village import tokens
 from tests.engines.vllm_inside import HOST_PLACES, LONG, LONG_ANSWER, SLOTS, ask, drive, lora_items, requests
 
@@ -173,6 +178,62 @@ def test_one_agents_idle_blocks_are_evicted_and_no_others(inside_vllm_server: Vl
         assert cached == [0, 6 * BLOCK]
 
     drive(inside_vllm_server, body)
+
+
+def test_operators_bring_and_evict_by_order(inside_vllm_server: VllmServer, tmp_path: Path) -> None:
+    """Through the daemon, which is of one mind with the engine about what is where at once, on an idle engine, too."""
+    (lora,) = lora_items("ordered", 1)
+    prefix = tokens("ordered/p", 6 * BLOCK)
+
+    async def body(adapter: VllmAdapter, client: httpx.AsyncClient) -> None:
+        with (
+            DaemonProcess(tmp_path, inside_vllm_server.url) as daemon,
+            Publisher("ordered", address=daemon.feed) as publisher,
+        ):
+            publisher.bind("p", token_ids=prefix)
+            publisher.bind("l", lora=str(lora.path), lora_name=lora.name)
+            async with httpx.AsyncClient(base_url=daemon.api, timeout=LONG) as api:
+
+                async def known() -> bool:
+                    (engine,) = (await api.get("/v1/engines")).json()["engines"]
+                    agents = (await api.get("/v1/agents")).json()["agents"]
+                    named = lora.name in engine["loras"]["registered"]
+                    return engine["known"] and named and any(agent["engines"] for agent in agents)
+
+                await eventually(known)
+                assert "ordered/p" not in await cached_blocks(client)
+                assert await ordered(api, "prefetch", key="ordered/p") == "it is on the device"
+                assert (await cached_blocks(client))["ordered/p"] == 6
+                assert await ordered(api, "evict", key="ordered/p") == "it is gone"
+                assert "ordered/p" not in await cached_blocks(client)
+
+                async def forgotten() -> bool:
+                    return await resident(api, "ordered/p") == 0
+
+                await eventually(forgotten)
+                assert await ordered(api, "prefetch", kind="lora", key=lora.name) == "it is on the device"
+                assert lora.name in (await places(adapter)).device
+                assert await ordered(api, "evict", kind="lora", key=lora.name) == "it is gone"
+                assert lora.name not in (await places(adapter)).host
+                # Its name is there still: who asks for it gets it.
+                await ask(client, [5, 6, 7], model=lora.name)
+
+    drive(inside_vllm_server, body)
+
+
+async def ordered(api: httpx.AsyncClient, what: str, **order: str) -> str:
+    """Return what came of an operator's order."""
+    taken = await api.post(f"/v1/{what}", json=order)
+    assert taken.status_code == 202, taken.text
+    operation: dict[str, Any] = {}
+
+    async def over() -> bool:
+        operation.update((await api.get(taken.headers["location"])).json())
+        return operation["ended_at"] is not None
+
+    await eventually(over)
+    assert operation["state"] == "done", operation
+    return str(operation["detail"])
 
 
 def test_without_a_name_there_is_nothing_to_evict(inside_vllm_server: VllmServer) -> None:

@@ -18,7 +18,7 @@ from tests.adapters.contract import BLOCK, Subject
 from tests.engines import vllm_subject
 
 SLOTS, HOST_PLACES = 2, 4
-ENVIRONMENT = {"VLLM_PLUGINS": "scalesim", "VLLM_SERVER_DEV_MODE": "1"}
+ENVIRONMENT = {**vllm.PLUGIN_ENVIRONMENT, "VLLM_PLUGINS": "scalesim", "VLLM_SERVER_DEV_MODE": "1"}
 PLUGIN = "scalesim_adapters.vllm.plugin"
 LONG = 30.0
 LONG_ANSWER = 600

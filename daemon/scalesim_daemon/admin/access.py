@@ -5,7 +5,8 @@ simulations run on other hosts, in many copies, and should be able neither to st
 What no role is named for here is read by viewers and otherwise done by admins, so that a new route is never open.
 
 With no token set everybody who reaches the API may do everything: then it listens on loopback alone, and the pages of
-other sites in a browser on this host are kept out.
+other sites in a browser on this host are kept out. Such a page may have given its own name to this host's address, and
+is then no other site to the browser: by that name nothing is answered.
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ class Guard:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         method, headers, tokens = scope["method"], Headers(scope=scope), self._tokens()
         if not tokens:
+            host = headers.get("host")
+            if host is not None and not is_loopback(_named(f"//{host}")):
+                return _refuse(
+                    403, "without tokens (api.admin_token) this answers as localhost, or by its address"
+                )
             if method not in READING and from_elsewhere(headers):
                 return _refuse(403, "a page of another site in a browser may change nothing here")
             return None
@@ -151,13 +157,20 @@ def may_read(tokens: Tokens, authorization: str | None) -> bool:
 
 
 def from_elsewhere(headers: Headers) -> bool:
-    """Whether a browser sends this for a page that is not ours. It says so where it can; a page that has given its own
-    name to this host's address shows by that name."""
+    """Whether a browser sends this for a page that is not ours: it says so, or whose page it is."""
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    return origin is not None and not is_loopback(urlsplit(origin).hostname or "")
+    return origin is not None and not is_loopback(_named(origin))
+
+
+def _named(url: str) -> str:
+    """Return the host that a URL names, nothing where it is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _refuse(status: int, why: str, challenge: str | None = None) -> JSONResponse:

@@ -17,6 +17,7 @@ from scalesim_daemon.driver import Driver
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Agent, Population
 from scalesim_daemon.records import Record
+from scalesim_daemon.settings import RunMode
 
 ASKED = "an operator asked for it"
 BRINGING = (Action.LOAD, Action.TOUCH)
@@ -101,7 +102,7 @@ def resident(driver: Driver, kind: MemoryKind, key: str) -> bool:
     return tree is not None and 0 < tree.prefix_blocks(key) <= tree.resident_blocks(key)
 
 
-def settle(operations: Operations, drivers: Mapping[str, Driver]) -> None:
+def settle(operations: Operations, drivers: Mapping[str, Driver], mode: RunMode) -> None:
     """End what has come about or can't any more, and note what is under way."""
     now = time()
     for one in operations.open():
@@ -112,10 +113,18 @@ def settle(operations: Operations, drivers: Mapping[str, Driver]) -> None:
             one.end(State.EXPIRED, one.detail or "there was no room, or the engine was never quiet", now)
         elif any(_serves(step, one) for step in driver.in_flight):
             one.state, one.detail = State.RUNNING, ""
-        elif not driver.view.reachable:
-            one.state, one.detail = State.WAITING, f"the engine does not answer: {driver.view.error}"
+        elif (why := _stands_still(driver, mode)) is not None:
+            one.state, one.detail = State.WAITING, why
         elif one.state is State.RUNNING:
             one.state = State.WAITING
+
+
+def _stands_still(driver: Driver, mode: RunMode) -> str | None:
+    if mode is not RunMode.ACTIVE:
+        return f"the mode is {mode}, in which nothing is moved"
+    if not driver.view.reachable:
+        return f"the engine does not answer: {driver.view.error}"
+    return "the engine's model sleeps" if driver.view.asleep else None
 
 
 def recorded(operations: Operations, record: Record) -> None:

@@ -1,21 +1,21 @@
 """The configuration shown, and read again while the daemon runs: what can hold at once does, the rest is named.
 
-What is refused changes nothing. Secrets are shown nowhere: neither tokens nor what stands before the @ of a URL.
+What is refused changes nothing. Secrets are shown nowhere: neither tokens nor what is secret in a URL.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from scalesim_daemon.admin.access import read_tokens
+from scalesim_daemon.admin.access import Tokens, read_tokens
 from scalesim_daemon.admin.models import Change, ConfigState, Reloaded
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.setting_values import redacted
 from scalesim_daemon.settings import ConfigError, Settings, refusal
 
 AT_ONCE = (
@@ -31,8 +31,6 @@ AT_ONCE = (
     "log.level",
     "log.format",
 )
-_USER_INFO = re.compile(r"(\w+://)[^\s/'\"]*@")
-_QUERY = re.compile(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*")
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +47,7 @@ def shown(value: Any) -> Any:
         case list() | tuple():
             return [shown(inner) for inner in value]
         case str():
-            return _QUERY.sub(r"\1?***", _USER_INFO.sub(r"\1***@", value))
+            return redacted(value)
     return value
 
 
@@ -69,14 +67,15 @@ def reload(sidecar: Sidecar) -> Reloaded:
         in_force = _in_force(sidecar.settings, wanted)
         tokens = read_tokens(in_force.api)
     except ConfigError as error:
-        log.warning("configuration not taken: all stays as it was", error=shown(str(error)))
-        raise ConfigError(shown(str(error))) from None
+        log.warning("configuration not taken: all stays as it was", error=str(error))
+        raise
     before, after = dict(_flat(sidecar.settings)), dict(_flat(wanted))
-    changed = [key for key in after if before[key] != after[key]]
-    if tokens != sidecar.tokens and not any("token" in key for key in changed):
-        changed += [key for key in AT_ONCE if key.endswith("token_file") and after[key] is not None]
+    renewed = _renewed(sidecar.tokens, tokens)
+    changed = [key for key in after if before[key] != after[key] or (key in renewed and after[key])]
     _apply(sidecar, in_force)
-    sidecar.tokens = tokens
+    if tokens != sidecar.tokens:
+        # Streams end when tokens change, and only then.
+        sidecar.tokens = tokens
     answer = Reloaded(
         now=[_change(key, before, after) for key in changed if key in AT_ONCE],
         after_restart=[_change(key, before, after) for key in changed if key not in AT_ONCE],
@@ -87,6 +86,12 @@ def reload(sidecar: Sidecar) -> Reloaded:
         after_restart=[change.key for change in answer.after_restart],
     )
     return answer
+
+
+def _renewed(old: Tokens, new: Tokens) -> set[str]:
+    """Return the keys of the files whose tokens are others than they were."""
+    differing = {role for role, token in new.by_role.items() if old.by_role.get(role) != token}
+    return {f"api.{role}_token_file" for role in differing}
 
 
 def _in_force(old: Settings, wanted: Settings) -> Settings:

@@ -3,10 +3,9 @@ for the next start."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -33,7 +32,6 @@ class Steering:
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
-        self._writing = asyncio.Lock()
 
     async def set_mode(self, mode: RunMode) -> str | None:
         """Act, observe or pause from now on. What is being prefetched is let go where nothing is to be moved."""
@@ -43,43 +41,40 @@ class Steering:
             for driver in sidecar.drivers.values():
                 driver.cancel(f"the mode is {mode}")
         sidecar.wake()
-        # Of two calls at a time the later one is written last: what holds then is written.
-        return await self._keep(lambda intents: intents.set_mode(sidecar.mode))
+        # To act again, as configured, overrides nothing: a later start with another mode, say --mode observe, has that.
+        as_ever = mode is RunMode.ACTIVE and sidecar.settings.mode is mode
+        return await self._keep(lambda intents: intents.set_mode(None if as_ever else mode))
 
     async def pin(self, key: str, seconds: float) -> tuple[float, str | None]:
         """Keep an agent's memory where it is needed until a wall time, which is returned. Raises `UnknownAgent` and
         `TooMany`."""
         check_known(self._sidecar, key)
         now, pins = time(), self._sidecar.pins
-        for over in [agent for agent, until in pins.items() if until <= now]:
-            del pins[over]
+        over = [agent for agent, until in pins.items() if until <= now]
+        for agent in over:
+            del pins[agent]
         if key not in pins and len(pins) >= MOST_PINS:
             raise TooMany(f"{MOST_PINS} agents are pinned: unpin some, or wait until their leases end")
         until = pins[key] = now + seconds
         log.info("pinned", agent=key, seconds=seconds)
         self._sidecar.wake()
-        return until, await self._keep(lambda intents: self._write_pin(intents, key))
+        return until, await self._keep(lambda intents: intents.pin(key, until, over))
 
     async def unpin(self, key: str) -> str | None:
         """End a pin; none is needed."""
         if self._sidecar.pins.pop(key, None) is not None:
             log.info("unpinned", agent=key)
             self._sidecar.wake()
-        return await self._keep(lambda intents: self._write_pin(intents, key))
+        return await self._keep(lambda intents: intents.unpin(key))
 
-    def _write_pin(self, intents: Intents, key: str) -> Coroutine[Any, Any, None]:
-        until = self._sidecar.pins.get(key)
-        return intents.unpin(key) if until is None else intents.pin(key, until)
-
-    async def _keep(self, write: Any) -> str | None:
+    async def _keep(self, write: Callable[[Intents], Awaitable[None]]) -> str | None:
         if self._sidecar.intents is None:
             return NO_REDIS
         from scalesim_daemon.intents import StoreUnavailable
 
         try:
-            async with self._writing:
-                await write(self._sidecar.intents)
+            await write(self._sidecar.intents)
         except StoreUnavailable as error:
-            log.warning("an operator's word is not kept", error=str(error))
-            return f"it holds, and may be forgotten when the daemon ends: {error}"
+            log.warning("an operator's word is not kept yet", error=str(error))
+            return f"it holds, and is kept as soon as Redis answers; until then a restart forgets it: {error}"
         return None

@@ -3,35 +3,40 @@
 A client first hears a `snapshot` of everything, then changes alone: `mode`, `clocks`, `agents` and `decisions`. Dues
 are values of their source's clock, so that a tick is one entry, whatever the number of agents: an agent's distance is
 `due - now`, 0 at least. Whoever reads too slowly skips what came meanwhile, and hears a snapshot again. Looking at all
-agents takes a tenth of the time at most; the more there are, the seldomer it is done.
+agents takes a tenth of the time at most; the more there are, the seldomer it is done, and others get their turn between
+some hundred of them: `python -m bench.look` measures what it costs, and for how long it holds the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
+import msgspec
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from scalesim_adapters.base import Tier
 from scalesim_daemon.api_models import ClockState, Decision
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.records import Record
+from scalesim_daemon.settings import RunMode
 
 LOOK_SECONDS = 0.25
 LARGEST_SHARE = 0.1
 HEARTBEAT_SECONDS = 15.0
-HEARTBEAT = ": alive\n\n"
+HEARTBEAT = b": alive\n\n"
 CHUNK = 250
 MOST_CLIENTS = 32
 MOST_WAITING = 32
+MOST_WAITING_BYTES = 32 << 20
+NONE = b"[]"
 
 
 class NotRunning(Exception):
@@ -42,10 +47,12 @@ class TooManyClients(Exception):
     """As many clients listen as may."""
 
 
-class Row(NamedTuple):
-    """One agent. `due` is null where no invocation is foreseen. `tier` is the nearest in which anything of its memory
-    lies, `resident` the share of its prefix that is on a device, null where none is known."""
+class Row(msgspec.Struct, frozen=True):
+    """One agent, as clients are told of it. `due` is null where no invocation is foreseen. `tier` is the nearest in
+    which anything of its memory lies, `resident` the share of its prefix that is on a device, null where none is known.
+    """
 
+    key: str
     due: float | None
     source: str | None
     tier: Tier | None
@@ -54,20 +61,34 @@ class Row(NamedTuple):
     pinned: bool
 
 
+class Seen(NamedTuple):
+    """What there was at one look. `decisions` are those since the look before, of all that were counted."""
+
+    mode: RunMode
+    clocks: Mapping[str, Any]
+    rows: Mapping[str, Row]
+    counted: int
+    decisions: Sequence[Record]
+
+
 class Client:
     """One listener, with what it has yet to be sent: bounded."""
 
     def __init__(self) -> None:
         self.behind = True
-        self._waiting: asyncio.Queue[str | None] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_WAITING)
+        self._bytes = 0
 
-    def tell(self, messages: Iterable[str]) -> None:
-        """Let the client have messages; where they don't fit it is behind, and hears none of those that wait."""
+    def tell(self, messages: Iterable[bytes]) -> None:
+        """Let the client have messages; where they don't fit it is behind, and hears none of those that wait. One that
+        alone is too long is the only one that waits."""
         for message in messages:
-            if self._waiting.full():
+            too_long = self._bytes > 0 and self._bytes + len(message) > MOST_WAITING_BYTES
+            if too_long or self._waiting.full():
                 self.behind = True
                 self._clear()
                 return
+            self._bytes += len(message)
             self._waiting.put_nowait(message)
 
     def end(self) -> None:
@@ -75,7 +96,7 @@ class Client:
         self._clear()
         self._waiting.put_nowait(None)
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def lines(self) -> AsyncIterator[bytes]:
         """Yield what the client is sent, and something now and then where there is nothing, so that a connection that
         is gone shows."""
         while True:
@@ -83,12 +104,15 @@ class Client:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     message = await self._waiting.get()
             except TimeoutError:
-                message = HEARTBEAT
+                yield HEARTBEAT
+                continue
             if message is None:
                 return
+            self._bytes -= len(message)
             yield message
 
     def _clear(self) -> None:
+        self._bytes = 0
         while not self._waiting.empty():
             self._waiting.get_nowait()
 
@@ -101,11 +125,8 @@ class Hub:
         self._clients: set[Client] = set()
         self._joined = asyncio.Event()
         self._closed = False
-        self._mode = sidecar.mode
         self._tokens = sidecar.tokens
-        self._clocks: dict[str, Any] = {}
-        self._rows: dict[str, Row] = {}
-        self._decided = 0
+        self._seen = Seen(sidecar.mode, {}, {}, 0, ())
 
     async def run(self) -> None:
         """Look and tell until cancelled."""
@@ -116,12 +137,12 @@ class Hub:
             await asyncio.sleep(max(LOOK_SECONDS, (monotonic() - started) / LARGEST_SHARE))
             if not self._clients:
                 self._joined.clear()
+                self._seen = self._seen._replace(rows={})
 
     def close(self) -> None:
         """End all streams, and take no more."""
         self._closed = True
-        for client in self._clients:
-            client.end()
+        self._end_all()
 
     def check_room(self) -> None:
         """Raise `NotRunning` or `TooManyClients` where no more clients may join."""
@@ -142,54 +163,78 @@ class Hub:
             self._clients.discard(client)
 
     async def look(self) -> None:
-        """Take in what there is now, and tell what has changed. Whatever waits for the event loop gets its turn between
-        some hundred agents."""
-        sidecar = self._sidecar
-        if sidecar.tokens is not self._tokens:
+        """Take in what there is now, and tell what has changed."""
+        if self._sidecar.tokens is not self._tokens:
             # Whoever listened with a token that is no more has to ask again.
-            self._tokens = sidecar.tokens
-            for client in self._clients:
-                client.end()
+            self._tokens = self._sidecar.tokens
+            self._end_all()
             return
+        before = self._seen
+        now = self._seen = await self._see()
+        following = [client for client in self._clients if not client.behind]
+        changes = [message async for message in _changes(before, now)] if following else []
+        behind = [client for client in self._clients if client.behind]
+        snapshot = [await _snapshot(now)] if behind else []
+        for client in following:
+            client.tell(changes)
+        for client in behind:
+            client.behind = False
+            client.tell(snapshot)
+
+    async def _see(self) -> Seen:
+        sidecar = self._sidecar
         rows: dict[str, Row] = {}
-        for key, row in _rows(sidecar):
-            rows[key] = row
-            if not len(rows) % CHUNK:
-                await asyncio.sleep(0)
+        async for batch in _batches(_rows(sidecar)):
+            rows.update((row.key, row) for row in batch)
         clocks = {
             source: ClockState.model_validate(clock).model_dump(mode="json")
             for source, (_, clock) in sidecar.population.clocks().items()
         }
-        messages = list(self._changes(rows, clocks))
-        self._mode, self._rows, self._clocks = sidecar.mode, rows, clocks
-        snapshot = [self._snapshot()] if any(client.behind for client in self._clients) else []
-        for client in list(self._clients):
-            if client.behind:
-                client.behind = False
-                client.tell(snapshot)
-            else:
-                client.tell(messages)
+        counted = sidecar.counts["decisions"]
+        latest = list(islice(reversed(sidecar.decisions), counted - self._seen.counted))
+        return Seen(sidecar.mode, clocks, rows, counted, latest[::-1])
 
-    def _changes(self, rows: Mapping[str, Row], clocks: dict[str, Any]) -> Iterator[str]:
-        sidecar = self._sidecar
-        if sidecar.mode is not self._mode:
-            yield _event("mode", {"mode": sidecar.mode})
-        if clocks != self._clocks:
-            yield _event("clocks", clocks)
-        changed = [_agent(key, row) for key, row in rows.items() if self._rows.get(key) != row]
-        gone = sorted(self._rows.keys() - rows.keys())
-        if changed or gone:
-            yield _event("agents", {"changed": changed, "gone": gone})
-        new, self._decided = sidecar.counts["decisions"] - self._decided, sidecar.counts["decisions"]
-        if new:
-            latest = list(islice(reversed(sidecar.decisions), new))[::-1]
-            yield _event(
-                "decisions", [Decision.model_validate(one).model_dump(mode="json") for one in latest]
-            )
+    def _end_all(self) -> None:
+        for client in self._clients:
+            client.end()
+        self._clients.clear()
 
-    def _snapshot(self) -> str:
-        agents = [_agent(key, row) for key, row in self._rows.items()]
-        return _event("snapshot", {"mode": self._mode, "clocks": self._clocks, "agents": agents})
+
+async def _changes(before: Seen, now: Seen) -> AsyncIterator[bytes]:
+    if now.mode is not before.mode:
+        yield _event("mode", {"mode": now.mode})
+    if now.clocks != before.clocks:
+        yield _event("clocks", now.clocks)
+    changed = (row for key, row in now.rows.items() if before.rows.get(key) != row)
+    agents = await _encoded(changed)
+    gone = sorted(before.rows.keys() - now.rows.keys())
+    if agents != NONE or gone:
+        yield _event("agents", {"changed": msgspec.Raw(agents), "gone": gone})
+    if now.decisions:
+        told = [Decision.model_validate(one).model_dump(mode="json") for one in now.decisions]
+        yield _event("decisions", told)
+
+
+async def _snapshot(now: Seen) -> bytes:
+    agents = msgspec.Raw(await _encoded(now.rows.values()))
+    return _event("snapshot", {"mode": now.mode, "clocks": now.clocks, "agents": agents})
+
+
+async def _encoded(rows: Iterable[Row]) -> bytes:
+    parts = [msgspec.json.encode(batch)[1:-1] async for batch in _batches(rows)]
+    return b"[" + b",".join(parts) + b"]"
+
+
+async def _batches(rows: Iterable[Row]) -> AsyncIterator[Sequence[Row]]:
+    """Yield them some hundred at a time; whatever waits for the event loop gets its turn in between."""
+    left = iter(rows)
+    while batch := list(islice(left, CHUNK)):
+        yield batch
+        await asyncio.sleep(0)
+
+
+def _event(name: str, data: Any) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
 class EventStream(StreamingResponse):
@@ -207,7 +252,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _rows(sidecar: Sidecar) -> Iterator[tuple[str, Row]]:
+def _rows(sidecar: Sidecar) -> Iterator[Row]:
     board, agents, pins = sidecar.population.board, sidecar.population.agents, sidecar.pinned()
     links = sidecar.library.inventory()[0]
     for key in agents.keys() | board.agents():
@@ -219,7 +264,7 @@ def _rows(sidecar: Sidecar) -> Iterator[tuple[str, Row]]:
         resident = _resident(sidecar, key)
         tier = Tier.DEVICE if resident else _lora_tier(sidecar, lora, links)
         in_flight = agent.in_flight if agent is not None else 0
-        yield key, Row(due, source, tier, resident, in_flight, key in pins)
+        yield Row(key, due, source, tier, resident, in_flight, key in pins)
 
 
 def _resident(sidecar: Sidecar, key: str) -> float | None:
@@ -242,11 +287,3 @@ def _lora_tier(
     if any(lora in place.host for place in places) or (lora in links and links[lora][2]):
         return Tier.HOST
     return Tier.STORAGE if lora in links else None
-
-
-def _agent(key: str, row: Row) -> dict[str, Any]:
-    return {"key": key, **row._asdict()}
-
-
-def _event(name: str, data: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"

@@ -33,7 +33,7 @@ INTERNALS: dict[type, dict[str, tuple[str, ...]]] = {
         "reset_prefix_cache": ("self",),
         "_maybe_evict_cached_block": ("self", "block"),
     },
-    KVCacheManager: {"get_computed_blocks": ("self", "request")},
+    KVCacheManager: {"get_computed_blocks": ("self", "request"), "take_events": ("self",)},
 }
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import vllm
+from vllm.distributed.kv_events import KVEventBatch
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -24,6 +26,7 @@ class _Due:
     """Gives a scheduler its eviction by due; without it where the engine isn't known from inside."""
 
     kv_cache_manager: Any
+    kv_event_publisher: Any
     vllm_config: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,8 +38,14 @@ class _Due:
             logger.warning("eviction stays vLLM's own: %s", why)
 
     def evict_agent(self, agent: str) -> int:
-        """Evict the idle blocks that only this agent uses; return how many. The agent is `<simulation>/<agent>`."""
-        return 0 if self.due_pool is None else self.due_pool.evict_agent(agent)
+        """Evict the idle blocks that only this agent uses, and tell of it; return how many. The agent is
+        `<simulation>/<agent>`."""
+        evicted = 0 if self.due_pool is None else self.due_pool.evict_agent(agent)
+        # vLLM itself publishes events at the end of a step alone, and an idle engine makes none.
+        events = self.kv_cache_manager.take_events() if evicted else None
+        if events:
+            self.kv_event_publisher.publish(KVEventBatch(ts=time(), events=events))
+        return evicted
 
     def residency(self) -> dict[str, int]:
         """Return how many cached blocks each agent uses; one that several share counts for each."""

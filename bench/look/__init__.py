@@ -1,0 +1,1 @@
+"""What a live stream costs its daemon, and what lists cost, with many agents."""
