@@ -12,8 +12,8 @@ ENVS := .envs
 INTEGRATIONS := mesa-llm concordia oasis agentsociety
 SOURCES := client estimators adapters daemon bench examples tests
 
-.PHONY: setup test check fix lock wire metrics reference docs demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
-.PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations compose-test
+.PHONY: setup test check fix lock wire metrics reference docs vendor demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations test-dashboard compose-test
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
 setup: $(VENV)/.done
@@ -139,6 +139,17 @@ test-publishers: setup ## publishers in Node, C and Rust, built and run against 
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PUBLISHERS_NEED) >/dev/null; } \
 	  || echo "not installed: $(PUBLISHERS_NEED)" >&2
 	$(BIN)/pytest -m publishers -rs tests/client
+
+# Pictures of the page are left in out/dashboard.
+test-dashboard: setup  ## the dashboard in headless Chromium, beside an emulated engine
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+	  || echo "not installed: chromium" >&2
+	@test -e $(ENVS)/axe/axe.min.js || $(BIN)/python -m tests.dashboard.vendor $(ENVS)/axe || echo "not fetched: axe-core" >&2
+	$(BIN)/pytest -m browser -rs -s tests/dashboard
+
+vendor: setup          ## what the dashboard is served with from npm, fetched anew at the pinned versions
+	$(BIN)/python -m tests.dashboard.vendor
 
 wire: setup            ## golden bytes and the table of events in docs/wire.md, from the Python client
 	$(BIN)/python -m tests.client.wire_page

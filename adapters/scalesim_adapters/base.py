@@ -150,13 +150,23 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstTokens:
+    """How many requests have had their first token since the engine's start, and the seconds that all of them waited
+    for it."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pressure:
     """The engine's own counts of requests, ours included; `finished` counts since the engine's start, None where it
-    doesn't tell."""
+    doesn't tell, and so is `first_tokens`."""
 
     running: int
     waiting: int
     finished: int | None
+    first_tokens: FirstTokens | None = None
 
 
 @dataclass(frozen=True, slots=True)

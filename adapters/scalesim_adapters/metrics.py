@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scalesim_adapters.base import ProtocolMismatch
+from scalesim_adapters.base import FirstTokens, ProtocolMismatch
 
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -45,3 +45,12 @@ def total(samples: Samples, name: str) -> int:
         return int(sum(sample.value for sample in samples.get(name, ())))
     except (ValueError, OverflowError) as error:
         raise ProtocolMismatch(f"/metrics: {name} is no count: {error}") from error
+
+
+def first_tokens(samples: Samples, histogram: str) -> FirstTokens | None:
+    """Return what a histogram of the seconds to first tokens adds up to, None where the engine has none of that name.
+    Raises `ProtocolMismatch` where its count is no count."""
+    seconds = samples.get(f"{histogram}_sum")
+    if not seconds:
+        return None
+    return FirstTokens(total(samples, f"{histogram}_count"), sum(sample.value for sample in seconds))

@@ -37,6 +37,7 @@ from scalesim_daemon.api_models import (
     Taken,
 )
 from scalesim_daemon.api_queries import AgentsQuery, DecisionsPage, DecisionsQuery, ItemsPage, ItemsQuery
+from scalesim_daemon.dashboard.routes import add_dashboard
 from scalesim_daemon.door import MalformedMessage, MessageTooLarge, check_verdict, events_in, read_body
 from scalesim_daemon.feed import ANONYMOUS, Sampler
 from scalesim_daemon.loop import Sidecar
@@ -83,6 +84,7 @@ def build_api(sidecar: Sidecar) -> FastAPI:
     add_operations(api, sidecar)
     add_config(api, sidecar)
     add_stream(api, sidecar)
+    add_dashboard(api, sidecar)
     return api
 
 

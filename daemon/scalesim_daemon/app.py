@@ -20,6 +20,7 @@ from scalesim_daemon.admin.reload import NotReadable, reload
 from scalesim_daemon.admin.stream import Hub
 from scalesim_daemon.api import build_api, build_front_door
 from scalesim_daemon.broadcast import Broadcast
+from scalesim_daemon.dashboard.routes import keep_history
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.engines import connect
 from scalesim_daemon.feed import Feed
@@ -99,6 +100,7 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
         for part in (
             *mirroring,
             sidecar.hub.run(),
+            keep_history(sidecar),
             feed.run(),
             sidecar.run(),
             *(driver.run() for driver in sidecar.drivers.values()),

@@ -21,6 +21,7 @@ from scalesim_daemon.admin.orders import Orders, recorded, settle
 from scalesim_daemon.board import DueRecord
 from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.changelog import Changelog
+from scalesim_daemon.dashboard.history import History
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.gate import Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
@@ -82,6 +83,7 @@ class Sidecar:
     counts: Counter[str] = field(default_factory=Counter)
     timings: Timings = field(default_factory=Timings)
     changelog: Changelog = field(default_factory=Changelog)
+    history: History = field(default_factory=History)
     traces: Traces | None = None
     feed_address: str = ""
     api_url: str = ""

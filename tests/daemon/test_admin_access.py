@@ -27,6 +27,8 @@ READERS = {"viewer", "admin"}
 ADMINS = {"admin"}
 PUBLISHERS = {"publisher", "admin"}
 MAY = {
+    "GET /": EVERYBODY,
+    "GET /dashboard/{name:path}": EVERYBODY,
     "GET /docs": EVERYBODY,
     "GET /docs/oauth2-redirect": EVERYBODY,
     "GET /openapi.json": EVERYBODY,
@@ -39,6 +41,8 @@ MAY = {
     "GET /v1/estimators": READERS,
     "GET /v1/plan": READERS,
     "GET /v1/report": READERS,
+    "GET /v1/history": READERS,
+    "GET /v1/role": READERS,
     "GET /v1/sources": READERS,
     "GET /v1/config": READERS,
     "GET /v1/stream": READERS,
@@ -105,6 +109,23 @@ def test_every_route_for_every_token(guarded: Sidecar, route: str) -> None:
             assert status not in (401, 403), asker
         else:
             assert status == (401 if asker in ("nobody", "stranger") else 403), asker
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/"),
+        ("DELETE", "/dashboard/js/main.js"),
+        ("GET", "/dashboard"),
+        ("GET", "//v1/agents"),
+        ("GET", "/dashboardv1/agents"),
+    ],
+)
+def test_the_dashboards_files_are_all_that_is_open_beside_them(
+    guarded: Sidecar, method: str, path: str
+) -> None:
+    (answer,) = asyncio.run(ask(guarded, lambda client: client.request(method, f"http://sidecar{path}")))
+    assert answer.status_code == 401
 
 
 def test_refusals_say_what_is_needed(guarded: Sidecar) -> None:

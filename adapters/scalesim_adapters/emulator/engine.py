@@ -6,8 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from itertools import count
+from time import monotonic
 from typing import Generic, TypeVar
 
+from scalesim_adapters.base import FirstTokens
 from scalesim_adapters.emulator.cache import PrefixCache
 from scalesim_adapters.emulator.chain import Chain
 from scalesim_adapters.emulator.config import EmulatorConfig
@@ -56,6 +58,7 @@ class Ticket:
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
+        self.submitted_at = monotonic()
         self._outputs: asyncio.Queue[Output | None] = asyncio.Queue()
 
     def put(self, output: Output | None) -> None:
@@ -94,6 +97,7 @@ class Engine:
         self.loras: dict[str, Lora] = {}
         self.gate = Gate()
         self.dead = False
+        self.first_tokens = FirstTokens(0, 0.0)
         self._publish = publish
         self._arrivals = count()
         self._lora_ids = count(1)
@@ -192,6 +196,9 @@ class Engine:
         ticket = self._tickets.get(output.sequence)
         if ticket is None:
             return
+        if output.sequence.outputs == 1:
+            told, waited = self.first_tokens, monotonic() - ticket.submitted_at
+            self.first_tokens = FirstTokens(told.count + 1, told.seconds + waited)
         if output.finished:
             del self._tickets[output.sequence]
         ticket.put(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from scalesim_adapters.emulator.engine import Engine
 
@@ -63,6 +63,14 @@ class _Collector:
             finished.add_metric(["0", reason, self._engine.config.model], scheduler.totals.finished[reason])
         yield finished
         yield self._counter("num_preemptions", "Requests sent back to waiting.", scheduler.totals.preemptions)
+        first = HistogramMetricFamily(
+            "vllm:time_to_first_token_seconds",
+            "From a request to its first token; in one bucket.",
+            labels=tuple(self._labels),
+        )
+        told = self._engine.first_tokens
+        first.add_metric(list(self._labels.values()), [("+Inf", told.count)], told.seconds)
+        yield first
 
     def _tokens(self) -> Iterator[Metric]:
         totals = self._engine.scheduler.totals

@@ -58,7 +58,8 @@ UNLOAD_LORA = "/unload_lora_adapter"
 ABORT_SECONDS = 1.0
 ANY_TOKEN = 1
 FINISHED = ("sglang:num_requests_total", "sglang:num_aborted_requests_total")
-_WANTED = metrics.parser(FINISHED)
+FIRST_TOKENS = "sglang:time_to_first_token_seconds"
+_WANTED = metrics.parser((*FINISHED, f"{FIRST_TOKENS}_count", f"{FIRST_TOKENS}_sum"))
 
 
 class SglangAdapter:
@@ -120,7 +121,8 @@ class SglangAdapter:
             samples = metrics.parse(await self._http.text("/metrics", deadline=ASK_SECONDS), _WANTED)
         except Unsupported:
             samples = {}
-        return Pressure(running, waiting, sum(metrics.total(samples, name) for name in FINISHED))
+        finished = sum(metrics.total(samples, name) for name in FINISHED)
+        return Pressure(running, waiting, finished, metrics.first_tokens(samples, FIRST_TOKENS))
 
     async def serving(self) -> int | None:
         """Return None: SGLang has only the counts that `pressure` reads."""

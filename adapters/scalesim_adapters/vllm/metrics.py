@@ -9,12 +9,15 @@ from scalesim_adapters.metrics import Samples
 RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
 FINISHED = "vllm:request_success_total"
+FIRST_TOKENS = "vllm:time_to_first_token_seconds"
 CACHE = "vllm:cache_config_info"
 LORAS = "vllm:lora_requests_info"
 SLEEP = "vllm:engine_sleep_state"
 STARTED = "process_start_time_seconds"
 
-_WANTED = metrics.parser((RUNNING, WAITING, FINISHED, CACHE, LORAS, SLEEP, STARTED))
+_WANTED = metrics.parser(
+    (RUNNING, WAITING, FINISHED, f"{FIRST_TOKENS}_count", f"{FIRST_TOKENS}_sum", CACHE, LORAS, SLEEP, STARTED)
+)
 
 
 def parse(text: str) -> Samples:
@@ -28,7 +31,7 @@ def pressure(samples: Samples) -> Pressure:
     if not samples.get(RUNNING):
         raise ProtocolMismatch(f"/metrics has no {RUNNING}: is this a vLLM, with its metrics on?")
     running, waiting, finished = (metrics.total(samples, name) for name in (RUNNING, WAITING, FINISHED))
-    return Pressure(running, waiting, finished)
+    return Pressure(running, waiting, finished, metrics.first_tokens(samples, FIRST_TOKENS))
 
 
 def has_loras(text: str) -> bool:

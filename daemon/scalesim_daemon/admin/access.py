@@ -40,13 +40,15 @@ class Role(StrEnum):
 
 
 # Supervisors and load balancers ask without a token; the description of the API is the same for every daemon.
-OPEN = frozenset({"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+OPEN = frozenset({"/", "/health", "/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+# So are the dashboard's files: a page can't send a token for its own parts. What they show it asks for with one.
+OPEN_UNDER = "/dashboard/"
 PUBLISHING = frozenset({"/v1/events", "/v1/update"})
 
 
 def allowed(method: str, path: str) -> frozenset[Role] | None:
     """Return the roles that may make a request, None where everybody may."""
-    if path in OPEN and method in READING:
+    if method in READING and (path in OPEN or path.startswith(OPEN_UNDER)):
         return None
     if path in PUBLISHING:
         return frozenset({Role.PUBLISHER, Role.ADMIN})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -132,11 +132,16 @@ class Hub:
         """Look and tell until cancelled."""
         while True:
             await self._joined.wait()
+            self._joined.clear()
             started = monotonic()
             await self.look()
-            await asyncio.sleep(max(LOOK_SECONDS, (monotonic() - started) / LARGEST_SHARE))
-            if not self._clients:
-                self._joined.clear()
+            # Whoever joins meanwhile is told at once.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(LOOK_SECONDS, (monotonic() - started) / LARGEST_SHARE)):
+                    await self._joined.wait()
+            if self._clients:
+                self._joined.set()
+            else:
                 self._seen = self._seen._replace(rows={})
 
     def close(self) -> None:
