@@ -12,8 +12,11 @@ ENVS := .envs
 INTEGRATIONS := mesa-llm concordia oasis agentsociety
 SOURCES := client estimators adapters daemon bench examples tests
 
+# Under `make -j` these come one after the other: what writes beside the sources, and the models, which are made once.
+ALONE := flock Makefile
+
 .PHONY: setup test check fix lock wire metrics reference docs vendor demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
-.PHONY: engine-vllm engine-sglang engine-llamacpp test-engines test-publishers test-integrations test-dashboard compose-test
+.PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard compose-test
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
 setup: $(VENV)/.done
@@ -21,7 +24,7 @@ setup: $(VENV)/.done
 $(VENV)/.done: requirements/dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(ALONE) $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 test: setup            ## all fast tests: real ZeroMQ, real Valkey, the emulated engine
@@ -71,9 +74,9 @@ bench-engine: setup engine-$(BENCHED)  ## classes of workloads without pause on 
 
 lock:                  ## pin the environments of developers and of the daemon's image anew
 	$(BIN)/pip install --quiet uv==0.13.8
-	for extra in dev daemon; do \
-	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extra \
-	    --no-emit-package scalesim-sidecar --no-header --no-annotate pyproject.toml -o requirements/$$extra.lock; \
+	for extras in "dev" "daemon --extra otel"; do \
+	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extras \
+	    --no-emit-package scalesim-sidecar --no-header --no-annotate pyproject.toml -o requirements/$${extras%% *}.lock; \
 	done
 	# Of torch's builds for the CPU PyTorch has an index of its own: name it in UV_INDEX, or a folder with the wheel in UV_FIND_LINKS.
 	for name in $(INTEGRATIONS); do \
@@ -82,10 +85,10 @@ lock:                  ## pin the environments of developers and of the daemon's
 	done
 
 engine-vllm: $(VLLM)/venv/.done  ## a real vLLM on this machine's CPU, and small models
-	@$(MAKE) --no-print-directory $(ENGINES)/models/.done MAKER=$(VLLM)/venv/bin/python
+	@$(ALONE) $(MAKE) --no-print-directory $(ENGINES)/models/.done MAKER=$(VLLM)/venv/bin/python
 
 engine-sglang: $(SGLANG)/venv/.done  ## a real SGLang on this machine's CPU, and the same models
-	@$(MAKE) --no-print-directory $(ENGINES)/models/.done MAKER=$(SGLANG)/venv/bin/python
+	@$(ALONE) $(MAKE) --no-print-directory $(ENGINES)/models/.done MAKER=$(SGLANG)/venv/bin/python
 
 engine-llamacpp: $(LLAMACPP)/.done  ## a real llama.cpp server, and a small model in its format
 
@@ -102,7 +105,7 @@ $(VLLM)/venv/.done: requirements/engine-vllm.lock
 	@echo "vLLM: packages, about 500 MB"
 	$(VLLM)/venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/engine-vllm.lock \
 	  || { echo $(TORCH_HINT) >&2; exit 1; }
-	$(VLLM)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(ALONE) $(VLLM)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 # What a machine without CUDA lacks is stood in for by tests/engines/sglang_shim.
@@ -112,7 +115,7 @@ $(SGLANG)/venv/.done: requirements/engine-sglang.lock
 	@echo "SGLang: packages, about 600 MB"
 	$(SGLANG)/venv/bin/pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/engine-sglang.lock \
 	  || { echo $(TORCH_HINT) >&2; exit 1; }
-	$(SGLANG)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(ALONE) $(SGLANG)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 $(LLAMACPP)/.done: requirements/engine-llamacpp.lock bench/rig/gguf_model.py
@@ -134,10 +137,12 @@ test-engines: setup engine-vllm engine-sglang engine-llamacpp  ## the tests on r
 # What Debian has of what the publishers in C and Rust are built with. Where it isn't to be had, tests are skipped by name.
 PUBLISHERS_NEED := libzmq3-dev librust-zmq-dev librust-rmp-serde-dev librust-serde-json-dev librust-indexmap-dev
 
-test-publishers: setup ## publishers in Node, C and Rust, built and run against a daemon
+publishers-need:
 	@dpkg -s $(PUBLISHERS_NEED) >/dev/null 2>&1 || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PUBLISHERS_NEED) >/dev/null; } \
 	  || echo "not installed: $(PUBLISHERS_NEED)" >&2
+
+test-publishers: setup publishers-need  ## publishers in Node, C and Rust, built and run against a daemon
 	$(BIN)/pytest -m publishers -rs tests/client
 
 # Pictures of the page are left in out/dashboard.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -70,25 +72,38 @@ class Outcome:
 async def measure(engine_url: str, daemon: DaemonProcess, pairs: int, seconds: float, seed: int) -> Outcome:
     """Run `pairs` times a block of `seconds` with the engine alone, and one with the daemon."""
     outcome = Outcome()
+    async with busy(engine_url, daemon, seed) as background:
+        for pair in range(pairs):
+            await background.warm(WARMING)
+            await background.block(f"{seed} {pair}", seconds, outcome.alone)
+            await run_beside(background, daemon, f"{seed} {pair}", seconds, outcome)
+    return outcome
+
+
+@asynccontextmanager
+async def busy(engine_url: str, daemon: DaemonProcess, seed: int) -> AsyncIterator[Background]:
+    """Keep a village moving that the daemon hears of when it runs; yield the traffic that it doesn't hear of."""
     limits = httpx.Limits(max_connections=None)
     with Publisher("no-harm", address=daemon.feed) as publisher:
         village = asyncio.create_task(_village(publisher))
         async with httpx.AsyncClient(base_url=engine_url, timeout=60, limits=limits) as client:
-            background = Background(client, seed)
-            for pair in range(pairs):
-                await background.warm(WARMING)
-                await background.block(f"{seed} {pair}", seconds, outcome.alone)
-                await asyncio.to_thread(daemon.start)
-                try:
-                    await _until_shared(background, daemon)
-                    began = time.time()
-                    await background.block(f"{seed} {pair}", seconds, outcome.beside)
-                    await _account(daemon, outcome, began)
-                finally:
-                    await asyncio.to_thread(daemon.stop)
+            yield Background(client, seed)
         village.cancel()
         await asyncio.gather(village, return_exceptions=True)
-    return outcome
+
+
+async def run_beside(
+    background: Background, daemon: DaemonProcess, block: str, seconds: float, outcome: Outcome
+) -> None:
+    """Run a block of `seconds` with a fresh daemon, and add to the outcome what both did."""
+    await asyncio.to_thread(daemon.start)
+    try:
+        await _until_shared(background, daemon)
+        began = time.time()
+        await background.block(block, seconds, outcome.beside)
+        await _account(daemon, outcome, began)
+    finally:
+        await asyncio.to_thread(daemon.stop)
 
 
 async def _village(publisher: Publisher) -> None:

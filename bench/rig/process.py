@@ -106,11 +106,16 @@ class EngineServer:
                 start_new_session=True,
             )
 
+    @property
+    def running(self) -> bool:
+        """Whether what was started last still runs."""
+        return self._process is not None and self._process.poll() is None
+
     def wait_ready(self) -> None:
         """Wait for /health. On failure everything is stopped before `EngineFailed` is raised."""
         deadline = time.monotonic() + self._ready_within
         while not self.healthy():
-            ended = self._process is None or self._process.poll() is not None
+            ended = not self.running
             if ended or time.monotonic() > deadline:
                 self.kill()
                 what = "ended" if ended else f"was not healthy within {self._ready_within:.0f} s"

@@ -1,7 +1,7 @@
 """What every adapter must do, whatever its engine tells: the part of the contract that needs no events and no LoRAs.
 
-A test module subclasses `BasicContract` and gives it a `subject` fixture, and a `mortal` one, an engine of its own that
-may be killed.
+A test module subclasses `BasicContract` and gives it a `subject` fixture, and a `mortal` one, an engine that may be
+killed.
 """
 
 from __future__ import annotations

@@ -23,8 +23,6 @@ ASKING_SECONDS = 2.0
 
 @pytest.fixture
 def server(inside_sglang_server: SglangServer) -> SglangServer:
-    if not inside_sglang_server.healthy():
-        inside_sglang_server.restart()
     return inside_sglang_server
 
 

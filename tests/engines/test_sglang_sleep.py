@@ -31,8 +31,6 @@ Body = Callable[[SglangAdapter, httpx.AsyncClient], Awaitable[None]]
 @pytest.fixture
 def server(inside_sglang_server: SglangServer) -> Iterator[SglangServer]:
     """The same process answers after each test, awake."""
-    if not inside_sglang_server.healthy():
-        inside_sglang_server.restart()
     pid = inside_sglang_server.pid
     yield inside_sglang_server
     assert inside_sglang_server.healthy()

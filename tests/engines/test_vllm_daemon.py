@@ -26,10 +26,8 @@ PREFIX_BLOCKS = PREFIX // BLOCK
 
 
 @pytest.fixture
-def engine(mortal_vllm_server: VllmServer) -> VllmServer:
-    if not mortal_vllm_server.healthy():
-        mortal_vllm_server.restart()
-    return mortal_vllm_server
+def engine(vllm_server: VllmServer) -> VllmServer:
+    return vllm_server
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The host tier in a real vLLM: what the device evicts comes back from host memory, after a restart, too, and what was
-computed under other weights never does."""
+computed under other weights never does. What becomes of it in a version that isn't known from inside is in
+`test_vllm_plugin.py`."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ Answers = list[tuple[int, str]]
 
 @contextmanager
 def serving(
-    run: Path, segment: Path, *, model: str = "tiny", size: int | None = TIER_BYTES, **env: str
+    run: Path, segment: Path, *, model: str = "tiny", size: int | None = TIER_BYTES
 ) -> Iterator[VllmServer]:
     """Run a model with a pool for three of the agents' prompts, and a tier in `segment`."""
     if not vllm.installed():
@@ -42,7 +43,7 @@ def serving(
     run.mkdir()
     flags = vllm.sidecar_flags(run, POOL_BLOCKS * BLOCK, max_model_len=1024)
     flags += [*vllm.tier_flags(segment, size), "--dtype", "float32"]
-    env = {**vllm.PLUGIN_ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1", **env}
+    env = {**vllm.PLUGIN_ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1"}
     with VllmServer(vllm.MODELS / model, flags, run=run, env=env) as server:
         yield server
 
@@ -156,16 +157,3 @@ def test_without_room_the_engine_serves_alone_and_says_what_to_do(tmp_path: Path
     assert NO_TIER in line
     assert f"needs {1 << 50:,} bytes and {segment.parent} has" in line
     assert "enlarge that file system" in line
-
-
-def test_an_engine_that_is_not_known_from_inside_stays_as_it_is(tmp_path: Path, segment: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "from scalesim_adapters.vllm.plugin import versions\nversions.KNOWN = frozenset({'0.0.1'})\n"
-    )
-    path = f"{tmp_path}:{vllm.PLUGIN_ENVIRONMENT['PYTHONPATH']}"
-    with serving(tmp_path / "run", segment, PYTHONPATH=path) as server:
-        assert cached(ask_all(server)) == [0] * AGENTS
-        assert from_host(server) == 0
-        assert all(NO_TIER in line and "not known from inside" in line for line in said(server))
-        assert said(server)
-    assert not segment.exists()

@@ -14,9 +14,10 @@ import httpx
 import pytest
 
 from bench.rig import vllm
+from bench.rig.vllm import VllmServer
 from tests.engines import vllm_subject
 from tests.engines.lora_scene import HOST_PLACES, SLOTS, Scene, play
-from tests.engines.vllm_inside import PLUGIN
+from tests.engines.vllm_inside import drive
 
 POOL_TOKENS = 64 * 32
 
@@ -51,14 +52,15 @@ async def told_by(url: str) -> set[str]:
 
 
 @pytest.mark.engine
-def test_with_the_plug_in_the_daemon_means_what_the_engine_holds(tmp_path: Path) -> None:
+def test_with_the_plug_in_the_daemon_means_what_the_engine_holds(
+    inside_vllm_server: VllmServer, tmp_path: Path
+) -> None:
     originals = sorted((vllm.MODELS / "tiny-loras").iterdir())
-    flags = [*vllm.sidecar_flags(tmp_path, POOL_TOKENS), *vllm.lora_flags(SLOTS, HOST_PLACES)]
-    flags += ["--worker-extension-cls", f"{PLUGIN}.worker.Extension"]
-    server = vllm_subject.start(tmp_path, flags, env={"VLLM_PLUGINS": "scalesim"})
-    try:
-        scene = Scene(server.url, originals, tmp_path, partial(told_by, server.url), steps=40)
-        asyncio.run(play(scene))
-        assert scene.agreed == scene.compared
-    finally:
-        server.stop()
+    url = inside_vllm_server.url
+    scene = Scene(url, originals, tmp_path, partial(told_by, url), steps=40)
+
+    async def body(*_: object) -> None:
+        await play(scene)
+
+    drive(inside_vllm_server, body)
+    assert scene.agreed == scene.compared

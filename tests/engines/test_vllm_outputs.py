@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from bench.rig import vllm
 from bench.rig.vllm import VllmServer
 from scalesim_adapters.base import PrefixItem, Tier
 from scalesim_adapters.vllm.adapter import VllmAdapter
 from tests.adapters.contract import BLOCK
-from tests.engines import vllm_subject
 from tests.engines.small_village import tokens
 
 pytestmark = pytest.mark.engine
@@ -23,15 +19,6 @@ pytestmark = pytest.mark.engine
 AGENTS = 6
 PREFIX_BLOCKS = 20
 OUTPUT_TOKENS = 24
-
-
-@pytest.fixture
-def exact_server(tmp_path: Path) -> Iterator[VllmServer]:
-    pool = (2 * AGENTS * PREFIX_BLOCKS + 40) * BLOCK
-    flags = [*vllm.sidecar_flags(tmp_path, pool), "--dtype", "float32"]
-    server = vllm_subject.start(tmp_path, flags)
-    yield server
-    server.stop()
 
 
 async def answer(engine: httpx.AsyncClient, prompt: list[int], **more: Any) -> tuple[str, int]:
@@ -46,12 +33,12 @@ async def answer(engine: httpx.AsyncClient, prompt: list[int], **more: Any) -> t
     return said["choices"][0]["text"], said["usage"]["prompt_tokens_details"]["cached_tokens"]
 
 
-def test_prefetched_prefixes_give_the_texts_of_a_cold_engine(exact_server: VllmServer) -> None:
+def test_prefetched_prefixes_give_the_texts_of_a_cold_engine(exact_vllm_server: VllmServer) -> None:
     """Cold: all at once under a salt of their own. Prefetched: chunk by chunk, then all at once."""
 
     async def scene() -> None:
-        adapter = VllmAdapter(exact_server.url)
-        async with httpx.AsyncClient(base_url=exact_server.url, timeout=120) as engine:
+        adapter = VllmAdapter(exact_vllm_server.url)
+        async with httpx.AsyncClient(base_url=exact_vllm_server.url, timeout=120) as engine:
             prefixes = [tokens(f"outputs/{number}", PREFIX_BLOCKS * BLOCK) for number in range(AGENTS)]
             prompts = [[*prefix, *tokens(f"fresh/{i}", BLOCK + 5)] for i, prefix in enumerate(prefixes)]
             cold = await asyncio.gather(*(answer(engine, prompt, cache_salt="cold") for prompt in prompts))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -24,6 +24,7 @@ from tests.adapters.dues_scene import until
 from tests.daemon.live import emulator
 from tests.engines import vllm_subject
 from tests.engines.small_village import PREFIX, tokens
+from tests.engines.test_vllm_host_tier import NO_TIER, TIER_BYTES, from_host
 
 pytestmark = pytest.mark.engine
 
@@ -41,14 +42,17 @@ BY_DUE = "evicting by due"
 BY_RECENCY = "no dues are heard: evicting by recency"
 
 
-def start(run: Path, dues: str, scheduler: str = "DueScheduler", **env: str) -> VllmServer:
-    """Start an engine with the plug-in that listens at `dues`."""
+def start(
+    run: Path, dues: str, scheduler: str = "DueScheduler", more: Sequence[str] = (), **env: str
+) -> VllmServer:
+    """Start an engine with the plug-in that listens at `dues`, and with `more` flags."""
     options = {"scalesim": {"dues": dues, "silence_seconds": SILENCE_SECONDS}}
     flags = [
         *vllm.sidecar_flags(run, POOL_BLOCKS * BLOCK),
         *("--dtype", "float32"),
         *("--scheduler-cls", f"scalesim_adapters.vllm.plugin.scheduler.{scheduler}"),
         *("--additional-config", json.dumps(options)),
+        *more,
     ]
     return vllm_subject.start(run, flags, env={**vllm.PLUGIN_ENVIRONMENT, **env})
 
@@ -190,9 +194,9 @@ def test_the_asynchronous_scheduler_evicts_by_due_as_well(daemon: DaemonProcess,
 def test_an_unknown_version_stays_stock_and_says_so_and_all_texts_are_equal(
     daemon: DaemonProcess, server: VllmServer, tmp_path: Path
 ) -> None:
-    """The second engine is made to know none of vLLM's versions, and to fail where it looks inside all the same. Both
-    serve the same requests under pressure, one evicting by due, the other by recency; in a precision without rounding
-    ties their texts are the same."""
+    """The second engine is made to know none of vLLM's versions, and to fail where it looks inside all the same; its
+    flags ask for a host tier, too. Both serve the same requests under pressure, one evicting by due, the other by
+    recency; in a precision without rounding ties their texts are the same."""
     prompts = [
         (f"texts/a{number}", [*tokens(f"texts/a{number}"), *tokens(f"turn {turn}", 40)])
         for turn in range(3)
@@ -224,12 +228,18 @@ def test_an_unknown_version_stays_stock_and_says_so_and_all_texts_are_equal(
         "sys.modules['scalesim_adapters.vllm.plugin.pool'] = None\n"
     )
     path = f"{tmp_path}:{vllm.PLUGIN_ENVIRONMENT['PYTHONPATH']}"
-    with start(tmp_path, daemon.dues, PYTHONPATH=path) as unknown:
+    segment = tmp_path / "tier"
+    tier = vllm.tier_flags(segment, TIER_BYTES)
+    with start(tmp_path, daemon.dues, more=tier, PYTHONPATH=path) as unknown:
         play(unknown, by_recency)
-        log = unknown.log.read_text(errors="replace")
-    lines = [line for line in log.splitlines() if "eviction stays vLLM's own" in line]
-    assert len(lines) == 1
-    assert f"vLLM {vllm.VERSION} is not known from inside; known: 0.0.1" in lines[0]
+        assert from_host(unknown) == 0
+        log = unknown.log.read_text(errors="replace").splitlines()
+    why = f"vLLM {vllm.VERSION} is not known from inside; known: 0.0.1"
+    (line,) = (line for line in log if "eviction stays vLLM's own" in line)
+    assert why in line
+    lines = [line for line in log if "host tier" in line]
+    assert lines and all(NO_TIER in line and why in line for line in lines)
+    assert not segment.exists()
     (due, recency) = texts
     assert [text for text, _ in due] == [text for text, _ in recency]
     assert len({text for text, _ in due}) > len(prompts) // 2

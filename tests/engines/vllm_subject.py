@@ -14,6 +14,7 @@ from tests.adapters.contract import BLOCK, Subject
 POOL_BLOCKS = 160
 MAX_MODEL_LEN = 4096
 LORA_SLOTS = 2
+EXACT_BLOCKS = 280
 
 
 def start(run: Path, flags: list[str] | None = None, env: Mapping[str, str] | None = None) -> vllm.VllmServer:
@@ -28,6 +29,11 @@ def start(run: Path, flags: list[str] | None = None, env: Mapping[str, str] | No
     server = vllm.VllmServer(vllm.MODELS / "tiny", flags, run=run, env=env)
     server.start()
     return server
+
+
+def start_exact(run: Path) -> vllm.VllmServer:
+    """Return a started server without LoRAs, in a precision without rounding ties."""
+    return start(run, [*vllm.sidecar_flags(run, EXACT_BLOCKS * BLOCK), "--dtype", "float32"])
 
 
 def subject_of(server: vllm.VllmServer) -> Subject:

@@ -166,10 +166,17 @@ def _same(tensors: list[torch.Tensor], before: list[torch.Tensor], changed: dict
             assert torch.equal(now[block], then[changed.get(block, block)]), (block, changed)
 
 
-def main(kind: str) -> None:
-    """Run all checks whose names start with `kind`; the first that fails ends the process with its traceback."""
-    if kind.startswith("cuda") and not torch.cuda.is_available():
-        sys.exit("skipped: torch finds no CUDA device")
+def main() -> None:
+    """Run all checks, those for CUDA where there is a device; the first that fails ends the process with its
+    traceback."""
+    _run("check_")
+    if torch.cuda.is_available():
+        _run("cuda_check_")
+    else:
+        print("skipped: torch finds no CUDA device", file=sys.stderr)
+
+
+def _run(kind: str) -> None:
     for name, check in list(globals().items()):
         if name.startswith(kind):
             check()
@@ -177,4 +184,4 @@ def main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
