@@ -15,7 +15,7 @@ SOURCES := client estimators adapters daemon bench examples tests
 # Under `make -j` these come one after the other: what writes beside the sources, and the models, which are made once.
 ALONE := flock Makefile
 
-.PHONY: setup test check fix lock wire metrics reference docs vendor demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard compose-test
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
@@ -30,11 +30,24 @@ $(VENV)/.done: requirements/dev.lock pyproject.toml
 test: setup            ## all fast tests: real ZeroMQ, real Valkey, the emulated engine
 	$(BIN)/pytest
 
-check: setup           ## format, lint, types, import direction
+check: setup           ## format, lint, types, import direction, habits that open holes
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check --no-cache $(SOURCES)
 	$(BIN)/mypy --cache-dir=/dev/null
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml client estimators adapters daemon
+
+# PyPI tells what is known of each pinned version; a mirror that doesn't makes this fail. Builds that aren't on PyPI, which
+# engines' environments have, are named and passed over.
+OURS := requirements/daemon.lock requirements/dev.lock
+AUDIT := $(BIN)/pip-audit --disable-pip --no-deps --progress-spinner off
+audit: setup           ## known vulnerabilities of all that is pinned; needs a package index that tells them
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(AUDIT) --strict $(OURS:%=-r %)
+	for lock in $(filter-out $(OURS),$(wildcard requirements/*.lock)); do $(AUDIT) -r $$lock; done
+
+fuzz: setup            ## nonsense for every decoder, 200,000 inputs; FULL=1 for 10 million, SEED
+	$(BIN)/python -m bench.fuzz $(if $(FULL),--inputs 10000000) $(if $(SEED),--seed $(SEED))
 
 fix: setup             ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -168,7 +168,7 @@ class DueFeed:
             return False
         try:
             message = self._decoder.decode(frames[2])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError):
             self._last = None
             return False
         seq = int.from_bytes(frames[1], "big")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 
 from scalesim_adapters.base import (
     Busy,
@@ -24,6 +25,15 @@ from scalesim_adapters.base import (
 
 # Both engines' servers close a connection that was idle for 5 s: ours has to be given up before.
 LIMITS = httpx.Limits(keepalive_expiry=2.0)
+
+
+def read_json(content: bytes) -> Any:
+    """Return an answer's JSON. Raises `ValueError` for what is none, is nested too deep, or has text without a form in
+    UTF-8, which would fail wherever it is passed on."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 @asynccontextmanager
@@ -43,7 +53,7 @@ class Http:
         self, url: str, name: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
     ) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.AsyncClient(
+        self._client = httpx.AsyncClient(  # nosec B113  # every call has a deadline of its own
             base_url=url, headers=headers, timeout=None, limits=LIMITS, transport=transport
         )
         self._name = name
@@ -54,7 +64,7 @@ class Http:
         """Return the answer's JSON."""
         answer = await self.send(method, path, body, deadline=deadline)
         try:
-            return answer.json()
+            return read_json(answer.content)
         except ValueError as error:
             raise ProtocolMismatch(
                 f"{path} answered something that is not JSON: {answer.text[:200]!r}"
@@ -128,7 +138,7 @@ def _error(path: str, answer: httpx.Response) -> EngineError:
 def _message(answer: httpx.Response) -> str | None:
     """Of an answer as vLLM gives it (`error.message`) or as SGLang does (that, `message` or `error_message`)."""
     try:
-        body = answer.json()
+        body = read_json(answer.content)
         if isinstance(body.get("error"), dict):
             body = body["error"]
         return next(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from scalesim_adapters.base import FirstTokens, ProtocolMismatch
 
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+# A name is taken whole or not at all: looking for one at each of its letters would take the square of its length.
+_LABEL = re.compile(r'\b(\w++)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True, slots=True)

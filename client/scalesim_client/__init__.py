@@ -1,6 +1,7 @@
 """What a simulation imports: events, codec, publisher and request tags."""
 
 from scalesim_client.codec import decode, encode, pack_control, pack_frames, unpack_frames
+from scalesim_client.curve import Curve
 from scalesim_client.events import (
     EVENT_TYPES,
     MAX_EVENTS_PER_MESSAGE,
@@ -44,6 +45,7 @@ __all__ = [
     "AgentReleased",
     "AgentWoken",
     "ClockKind",
+    "Curve",
     "Event",
     "InvocationFinished",
     "InvocationStarted",

@@ -16,6 +16,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from scalesim_client.codec import decode, join_events, join_snapshot, pack_event, pack_frames, unpack_frames
+from scalesim_client.curve import Curve
 from scalesim_client.events import MAX_EVENTS_PER_MESSAGE, StreamClosed, StreamOpened
 from scalesim_client.outbound import Outbound
 
@@ -27,6 +28,11 @@ RETRY_WAIT = 0.05
 LINGER_MS = 500
 HEARTBEAT_MS = 5000
 RECONNECT_MAX_MS = 2000
+REFUSALS = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 LONGEST_WAIT = 2**31 / 1000 - 1
 """In seconds: what ZeroMQ can wait for."""
 
@@ -53,12 +59,22 @@ class Link(threading.Thread):
     process.
     """
 
-    def __init__(self, address: str, opened: StreamOpened, outbound: Outbound, snapshot_every: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        opened: StreamOpened,
+        outbound: Outbound,
+        snapshot_every: float,
+        curve: Curve | None = None,
+    ) -> None:
         super().__init__(name=f"scalesim-{opened.source}", daemon=True)
         self._opened = opened
         self._outbound = outbound
         self._snapshot_every = min(snapshot_every, LONGEST_WAIT)
         self._phase = Phase.AWAY
+        self._address = address
+        self._turned_away = False
+        self._knock_at: float | None = None
         self._seq = 0
         self._restated_up_to = -1
         self._outbox: deque[tuple[int, bytes]] = deque()
@@ -71,7 +87,7 @@ class Link(threading.Thread):
         self._wake_in.setblocking(False)
         self._context = zmq.Context()
         try:
-            self._socket, self._monitor = _connect(self._context, address)
+            self._socket, self._monitor = _connect(self._context, address, curve)
         except zmq.ZMQError as error:
             self._close()
             raise ValueError(f"can't connect to {address!r}: {error}") from error
@@ -126,7 +142,8 @@ class Link(threading.Thread):
         if self._more_waits:
             return 0
         moments = [self._next_snapshot]
-        moments += [moment for moment in (self._deadline, self._stop_by) if moment is not None]
+        others = (self._deadline, self._stop_by, self._knock_at)
+        moments += [moment for moment in others if moment is not None]
         return max(0, int((min(moments) - time.monotonic()) * 1000) + 1)
 
     def _rest(self) -> None:
@@ -140,7 +157,15 @@ class Link(threading.Thread):
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._turned_away = False
                 self._open()
+            elif event & REFUSALS:
+                if not self._turned_away:
+                    logger.warning(
+                        "the daemon refuses the connection: it takes keys, or none, or others (curve)"
+                    )
+                self._turned_away = True
+                self._knock_at = time.monotonic() + RECONNECT_MAX_MS / 1000
             elif event == zmq.EVENT_DISCONNECTED:
                 if self._phase is Phase.OPEN:
                     logger.info("the daemon has gone; its return is awaited")
@@ -191,6 +216,9 @@ class Link(threading.Thread):
 
     def _watch_time(self) -> None:
         now = time.monotonic()
+        if self._knock_at is not None and now >= self._knock_at:
+            self._knock_at = None
+            self._knock_again()
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self._lose()
@@ -200,6 +228,12 @@ class Link(threading.Thread):
             self._next_snapshot = now + self._snapshot_every
             if self._phase is Phase.OPEN:
                 self._outbound.require_snapshot()
+
+    def _knock_again(self) -> None:
+        """ZeroMQ gives up a connection that was refused; the daemon may know the key by now, or ask for none."""
+        with suppress(zmq.ZMQError):
+            self._socket.disconnect(self._address)
+        self._socket.connect(self._address)
 
     def _send_waiting(self) -> None:
         self._blocked = self._more_waits = False
@@ -247,7 +281,7 @@ class Link(threading.Thread):
 
 
 def _connect(
-    context: zmq.Context[zmq.Socket[bytes]], address: str
+    context: zmq.Context[zmq.Socket[bytes]], address: str, curve: Curve | None
 ) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
     dealer = context.socket(zmq.DEALER)
     dealer.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER_MARK)
@@ -256,7 +290,11 @@ def _connect(
     dealer.setsockopt(zmq.IMMEDIATE, 1)
     dealer.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     dealer.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-    monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+    if curve is not None:
+        dealer.setsockopt(zmq.CURVE_SERVERKEY, curve.server)
+        dealer.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
+        dealer.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
+    monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | REFUSALS)
     dealer.connect(address)
     return dealer, monitor
 

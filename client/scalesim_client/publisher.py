@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from scalesim_client.codec import check_packed, pack_event
+from scalesim_client.curve import Curve
 from scalesim_client.events import (
     MAX_MESSAGE_BYTES,
     ActivityStarted,
@@ -44,7 +45,8 @@ class Publisher:
     `clock` says what the times count; `address` is the daemon's ZeroMQ door. `source` names this process
     among those of the simulation (default: the simulation's name); a restarted source needs a greater
     `incarnation` (default: the wall time in milliseconds). Every `snapshot_every` seconds the whole state is
-    said again. Raises `ValueError` for a name, clock or address that can't be.
+    said again. `curve` has the keys for a daemon that asks for some. Raises `ValueError` for a name, clock or address
+    that can't be.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Publisher:
         source: str | None = None,
         incarnation: int | None = None,
         snapshot_every: float = 30.0,
+        curve: Curve | None = None,
     ) -> None:
         opened = StreamOpened(
             simulation=simulation,
@@ -68,7 +71,7 @@ class Publisher:
         self._refused: set[str] = set()
         self._requests = count(1)
         self._outbound = Outbound()
-        self._link = Link(address, opened, self._outbound, snapshot_every)
+        self._link = Link(address, opened, self._outbound, snapshot_every, curve)
         self._pid = os.getpid()
         self._link.start()
         atexit.register(self.close)

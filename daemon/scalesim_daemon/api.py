@@ -20,6 +20,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from scalesim_client.events import MAX_ID_BYTES
 from scalesim_daemon import report_agents, report_engines, report_estimators, report_items
 from scalesim_daemon.admin.access import Guard, Tokens, may_read
+from scalesim_daemon.admin.rates import Throttle
 from scalesim_daemon.admin.routes import STATUS_OF as STEERING_STATUS_OF
 from scalesim_daemon.admin.routes import add_config, add_operations, add_steering, add_stream
 from scalesim_daemon.api_models import (
@@ -85,6 +86,7 @@ def build_api(sidecar: Sidecar) -> FastAPI:
     add_config(api, sidecar)
     add_stream(api, sidecar)
     add_dashboard(api, sidecar)
+    api.add_middleware(Throttle, per_second=sidecar.settings.api.requests_per_second)
     return api
 
 

@@ -76,7 +76,7 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
     async with AsyncExitStack() as stack:
         doors = _doors(stack, settings)
         provide_segments(settings.engines)
-        library = LoraLibrary.open(settings.loras)
+        library = LoraLibrary.open(settings.loras, settings.lora_roots)
         stack.callback(library.close)
         sidecar = Sidecar(settings, library, None, settings.mode, tokens=tokens)
         sidecar.reread = reread
@@ -87,7 +87,7 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
         if sidecar.traces is not None:
             stack.push_async_callback(asyncio.to_thread, sidecar.traces.close)
         mirroring = await _open_store(stack, sidecar)
-        feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe)
+        feed = Feed(sidecar, settings.feed.bind, settings.feed.subscribe, settings.feed.curve)
         stack.callback(feed.close)
         sidecar.feed_address = feed.address
         if settings.broadcast.bind is not None:

@@ -12,12 +12,14 @@ from itertools import count
 import structlog
 import zmq
 import zmq.asyncio
+from zmq.auth.asyncio import AsyncioAuthenticator
 
 from scalesim_client.codec import decode, pack_control, pack_frames, unpack_frames
 from scalesim_client.events import MAX_MESSAGE_BYTES
+from scalesim_daemon.curve import guard
 from scalesim_daemon.gate import Verdict
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import ConfigError, SubscribeSettings
+from scalesim_daemon.settings import ConfigError, CurveSettings, SubscribeSettings
 from scalesim_daemon.wire import Refused
 
 ANONYMOUS = "anonymous"
@@ -49,15 +51,27 @@ class Sampler:
 class Feed:
     """Both doors, over one sidecar."""
 
-    def __init__(self, sidecar: Sidecar, bind: str, subscribe: Sequence[SubscribeSettings]) -> None:
+    def __init__(
+        self,
+        sidecar: Sidecar,
+        bind: str,
+        subscribe: Sequence[SubscribeSettings],
+        curve: CurveSettings | None = None,
+    ) -> None:
         self._sidecar = sidecar
         self._subscribe = subscribe
         self._sampler = Sampler()
         self._context = zmq.asyncio.Context()
         self._router = self._socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._doorman: AsyncioAuthenticator | None = None
         try:
+            if curve is not None:
+                self._doorman = guard(self._context, self._router, curve)
             self._router.bind(bind)
+        except ConfigError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             raise ConfigError(f"feed.bind: {bind}: {error}") from error
@@ -78,6 +92,8 @@ class Feed:
 
     def close(self) -> None:
         """Close all sockets."""
+        if self._doorman is not None:
+            self._doorman.stop()
         self._context.destroy(linger=0)
 
     def _socket(self, kind: int) -> zmq.asyncio.Socket:

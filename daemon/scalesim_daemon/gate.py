@@ -18,6 +18,8 @@ from scalesim_client.sequence import Arrival, Sequence
 from scalesim_daemon.wire import Refused, parse, parse_all, said_at
 
 MAX_COUNTED_NAMES = 100
+MAX_SOURCES = 10_000
+"""Sources that may be open at a time: who names ever new ones can't fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Gate:
         if source is not None and source.peer != peer and source.peer is not None:
             self.counts["fenced"] += 1
             return Verdict(refused=refused, resync=True)
-        if source is None and seq is None:
+        if source is None and seq is None and not self._full:
             source = self._sources[topic] = _Source(Stream(topic, topic.replace("/", "-"), 0, "wall_seconds"))
         if source is None:
             self.counts["unopened"] += 1
@@ -151,6 +153,10 @@ class Gate:
         last = source.sequence.last
         return Verdict(admitted, refused, resync=source.stale, last_seq=last, accepted=len(events))
 
+    @property
+    def _full(self) -> bool:
+        return len(self._sources) >= MAX_SOURCES
+
     def _open(
         self, topic: str, seq: int | None, opened: StreamOpened, rest: Seq[Event], refused: Seq[Refused]
     ) -> Verdict:
@@ -162,6 +168,10 @@ class Gate:
         if known is not None and opened.incarnation < known.stream.incarnation:
             self.counts["fenced"] += 1
             reason = f"incarnation {opened.incarnation} of {topic!r} is older than {known.stream.incarnation}"
+            return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
+        if known is None and self._full:
+            reason = f"{MAX_SOURCES} sources are open, which is the most: close some"
+            self.counts["unopened"] += 1
             return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
         stream = Stream(topic, opened.simulation, opened.incarnation, opened.clock)
         if known is not None and stream == known.stream:

@@ -91,7 +91,7 @@ class Sidecar:
     strangers: int = 0
     """Calls that nobody announced which the gateway sees being served."""
     ticked_at: float = field(default_factory=monotonic)
-    _not_taken: dict[str, str] = field(default_factory=dict)
+    not_taken: dict[str, str] = field(default_factory=dict)
     _linking: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -248,11 +248,11 @@ class Sidecar:
             await asyncio.to_thread(self.library.link, name, original)
         except (LoraError, OSError) as error:
             # A simulation binds it anew with every snapshot.
-            if self._not_taken.get(name) != str(error):
+            if self.not_taken.get(name) != str(error):
                 log.warning("LoRA not taken", agent=agent, lora=name, error=str(error))
-            self._not_taken[name] = str(error)
+            self.not_taken[name] = str(error)
         else:
-            self._not_taken.pop(name, None)
+            self.not_taken.pop(name, None)
         self.cycle()
         self._linking -= Counter([name])
 

@@ -13,8 +13,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from time import sleep
@@ -61,12 +62,16 @@ class _Entry:
 
 
 class LoraLibrary:
-    """The links in `links_dir` and the copies in `staging_dir`, together at most `staging_bytes`.
+    """The links in `links_dir` and the copies in `staging_dir`, together at most `staging_bytes`. A LoRA and its files,
+    all symbolic links followed, lie under one of `roots`; None: anywhere.
 
     Methods that touch files block, may run in any thread, and raise `LoraError` or `OSError`.
     """
 
-    def __init__(self, links_dir: Path, staging_dir: Path, staging_bytes: int) -> None:
+    def __init__(
+        self, links_dir: Path, staging_dir: Path, staging_bytes: int, roots: Sequence[Path] | None = None
+    ) -> None:
+        self._roots = None if roots is None else [root.resolve() for root in roots]
         self._links = links_dir.absolute()
         self._records = self._links / ".originals"
         self._work = self._links / ".work"
@@ -84,9 +89,9 @@ class LoraLibrary:
         self._hashes: dict[tuple[int, int, int, int], str] = {}
 
     @classmethod
-    def open(cls, settings: LoraSettings) -> LoraLibrary:
+    def open(cls, settings: LoraSettings, roots: Sequence[Path] | None = None) -> LoraLibrary:
         """Return a recovered library. Raises `ConfigError` where its directories can't be used."""
-        library = cls(settings.links_dir, settings.staging_dir, settings.staging_bytes)
+        library = cls(settings.links_dir, settings.staging_dir, settings.staging_bytes, roots)
         try:
             found = library.recover()
         except (DirectoryInUse, LoraError, OSError) as error:
@@ -110,7 +115,7 @@ class LoraLibrary:
 
     def link(self, name: str, original: Path) -> Path:
         """Make or find the stable link of the LoRA in `original`: the same one for the same content."""
-        original = original.resolve()
+        original = self._allowed(name, original)
         if self._staging in original.parents or self._links in original.parents:
             raise LoraError(f"LoRA {name}: {original} is one of this daemon's own copies")
         with self._mutex:
@@ -132,6 +137,7 @@ class LoraLibrary:
             if self._is_staged(entry.link):
                 return
             self._drop_copy(entry)
+            self._allowed(name, entry.original)
             size = _size(entry.original)
             if size > self._free:
                 raise NoRoom(
@@ -168,6 +174,11 @@ class LoraLibrary:
                 self._locked = lock_directory(self._links)
             repaired, broken = [], []
             for entry in self._read_records():
+                try:
+                    self._allowed(entry.name, entry.original)
+                except LoraError as error:
+                    log.warning("link to a LoRA outside the roots no longer used", error=str(error))
+                    continue
                 if not self._is_whole(entry):
                     if not self._is_true(entry.link, entry.original):
                         broken.append(entry.name)
@@ -202,6 +213,20 @@ class LoraLibrary:
         """Refuse a staging directory in which another user could exchange copies."""
         if self._staging.lstat().st_uid not in (0, os.geteuid()):
             raise LoraError(f"{self._staging} belongs to another user: set loras.staging_dir to your own")
+
+    def _allowed(self, name: str, original: Path) -> Path:
+        """Return where a LoRA really lies. Raises `LoraError` where that, or what one of its files is a link to, is
+        outside the roots: before anything of it is read."""
+        original = _real(name, original)
+        if self._roots is None:
+            return original
+        for path in chain((original,), (_real(name, file) for file in _entries(original))):
+            if not any(path.is_relative_to(root) for root in self._roots):
+                where = ", ".join(map(str, self._roots)) or "none is set, and other hosts may bring events"
+                raise LoraError(
+                    f"LoRA {name}: {path} is outside loras.roots ({where}): move it there, or add its root"
+                )
+        return original
 
     # Links
 
@@ -318,6 +343,17 @@ def _slug(name: str) -> str:
         return name
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60]
     return f"{readable}~{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def _real(name: str, path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (ValueError, RuntimeError) as error:
+        raise LoraError(f"LoRA {name}: {str(path)!r} leads nowhere: {error}") from None
+
+
+def _entries(directory: Path) -> Iterator[Path]:
+    yield from directory.iterdir() if directory.is_dir() else ()
 
 
 def _target(link: Path) -> Path | None:

@@ -105,7 +105,7 @@ def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
         **dict(summary),
         due=None if due is None else due.estimate.due,
         clock=None if due is None else ClockState.model_validate(due.clock),
-        why=_why(due),
+        why=_why(due) + _lora_problem(sidecar, memory),
         invocations=0 if agent is None else agent.invocations,
         pinned_until=pinned if pinned > time() else None,
         places=_places(sidecar, key, memory, sidecar.library.inventory()[0]),
@@ -158,6 +158,11 @@ def _why(due: Due | None) -> str:
     if math.isinf(due.distance):
         return f"{due.basis}: was due at {due.estimate.due:g} and did not call, {clock}; it counts as far"
     return f"{due.basis}: due at {due.estimate.due:g}, {clock}"
+
+
+def _lora_problem(sidecar: Sidecar, memory: Memory | None) -> str:
+    why = None if memory is None or memory.lora_name is None else sidecar.not_taken.get(memory.lora_name)
+    return "" if why is None else f"; its LoRA is not taken: {why}"
 
 
 def _places(sidecar: Sidecar, key: str, memory: Memory | None, links: Links) -> list[Place]:

@@ -45,6 +45,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_local(endpoint: str) -> bool:
+    """Whether only this host reaches a ZeroMQ endpoint."""
+    scheme, _, rest = endpoint.partition("://")
+    return scheme == "ipc" or is_loopback(rest.rpartition(":")[0].strip("[]"))
+
+
 def _loopback(host: str) -> str:
     if not is_loopback(host):
         raise ValueError(

@@ -47,6 +47,7 @@ from scalesim_daemon.setting_values import (
     RedisUrl,
     RequestTemplate,
     SimulationName,
+    is_local,
     is_loopback,
     redacted,
 )
@@ -56,6 +57,8 @@ ENV_PREFIX = "SCALESIM_"
 OTHER_VARIABLES = frozenset(
     {"SCALESIM_CPU_FAST_LORA", "SCALESIM_DUES", "SCALESIM_SILENCE_SECONDS", "SCALESIM_TOKEN", "SCALESIM_URL"}
 )
+# What PyYAML raises, its own error apart: for values that aren't what their form or tag says, and for deep nesting.
+NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class ConfigError(Exception):
@@ -88,11 +91,33 @@ class SubscribeSettings(Section):
     replay: PublisherEndpoint | None = None
 
 
-class FeedSettings(Section):
-    """Where events come in: simulations connect to `bind`, or publish at what `subscribe` names."""
+class CurveSettings(Section):
+    """Who may speak over the network: those with a public key (`*.key`) in `clients_dir`. The daemon's own secret is in
+    `server_key_file`. `python -m scalesim_client.curve` makes both kinds."""
 
+    server_key_file: AbsolutePath
+    clients_dir: AbsolutePath
+
+
+class FeedSettings(Section):
+    """Where events come in: simulations connect to `bind`, or publish at what `subscribe` names. What other hosts reach
+    takes keys (`curve`), unless `insecure_no_keys` says that a network keeps strangers out."""
+
+    curve: CurveSettings | None = None
+    insecure_no_keys: bool = False
     bind: Endpoint = "tcp://127.0.0.1:5600"
     subscribe: tuple[SubscribeSettings, ...] = ()
+
+    @field_validator("bind")
+    @classmethod
+    def _guarded(cls, bind: str, info: ValidationInfo) -> str:
+        if not (is_local(bind) or info.data.get("curve") or info.data.get("insecure_no_keys")):
+            raise ValueError(
+                f"{bind!r} is reachable from outside, and anybody who reaches it could bring events: set feed.curve "
+                "(`python -m scalesim_client.curve` makes keys), or keep the feed at 127.0.0.1; where a network policy "
+                "or a firewall lets in the simulations alone, feed.insecure_no_keys: true takes everybody"
+            )
+        return bind
 
 
 class BroadcastSettings(Section):
@@ -103,7 +128,8 @@ class BroadcastSettings(Section):
 
 class ApiSettings(Section):
     """Where the REST API listens; port 0 takes a free one. With any token set everybody needs one: an admin's does
-    everything, a viewer's reads, a publisher's brings events. Each stands here, or alone in a file."""
+    everything, a viewer's reads, a publisher's brings events. Each stands here, or alone in a file. Each other host
+    may ask `requests_per_second`."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     viewer_token: SecretStr | None = None
@@ -112,6 +138,7 @@ class ApiSettings(Section):
     publisher_token_file: AbsolutePath | None = None
     admin_token: SecretStr | None = None
     admin_token_file: AbsolutePath | None = None
+    requests_per_second: Annotated[float, Field(gt=0)] = 500.0
     host: str = "127.0.0.1"
 
     @field_validator("viewer_token_file", "publisher_token_file", "admin_token_file")
@@ -220,10 +247,13 @@ class PlannerSettings(Section):
 
 class LoraSettings(Section):
     """`links_dir` holds the stable links that engines load LoRAs from, `staging_dir` copies in host memory,
-    at most `staging_bytes` (also written as `2GiB`). Engines must see both under the same paths."""
+    at most `staging_bytes` (also written as `2GiB`). Engines must see both under the same paths. LoRAs lie under one of
+    `roots`; with none anywhere, as long as other hosts can't bring events."""
+
+    roots: tuple[AbsolutePath, ...] = ()
 
     links_dir: AbsolutePath = Field(default_factory=lambda: state_dir() / "loras")
-    staging_dir: AbsolutePath = Path("/dev/shm/scalesim")
+    staging_dir: AbsolutePath = Path("/dev/shm/scalesim")  # nosec B108  # its owner is looked at
     staging_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(2 * 1024**3)
 
 
@@ -282,6 +312,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take what is passed and nothing else."""
         return (init_settings,)
+
+    @property
+    def lora_roots(self) -> tuple[Path, ...] | None:
+        """Where LoRAs may lie, None for anywhere: who is on this host could read most of what the daemon can."""
+        heard = (self.feed.bind, *(publisher.endpoint for publisher in self.feed.subscribe))
+        local = all(map(is_local, heard)) and is_loopback(self.api.host)
+        return None if local and not self.loras.roots else self.loras.roots
 
     @model_validator(mode="after")
     def _engines_differ(self) -> Settings:
@@ -349,8 +386,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         # Its own text quotes the line at fault, in which a token may stand.
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{path} is no YAML: line {line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from None
+    except NO_YAML as error:
+        raise ConfigError(f"{path} is no YAML: {error or type(error).__name__}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

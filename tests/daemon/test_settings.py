@@ -47,6 +47,8 @@ def keys_in(content: Any, prefix: str = "") -> Iterator[str]:
 def test_the_example_names_every_key_and_has_the_defaults() -> None:
     text = EXAMPLE.read_text()
     commented = {
+        "feed.curve.server_key_file",
+        "feed.curve.clients_dir",
         "feed.subscribe.endpoint",
         "feed.subscribe.replay",
         "engines.host_tier.segment",

@@ -126,7 +126,7 @@ class EngineRoutes:
                 "count": len(ids),
                 "max_model_len": self._config.max_model_len,
                 "tokens": ids,
-                "token_strs": None,
+                "token_strs": None,  # nosec B105
             }
         )
 

@@ -7,7 +7,7 @@ pickle of (hash of the parent, tokens, extra keys); events carry its low 64 bits
 from __future__ import annotations
 
 import hashlib
-import pickle
+import pickle  # nosec B403  # written, to be hashed as vLLM does, and never read
 from dataclasses import dataclass, field
 
 from scalesim_adapters.emulator.events import MEDIUM, BlockStored

@@ -8,7 +8,7 @@ arrays that begin with the type: both are read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,12 +23,14 @@ TIERS = {
 }
 # A model may keep several groups of blocks. Those of full attention decide how far a prefix is reusable.
 FULL_ATTENTION = frozenset({"full_attention", "mla_attention", "sink_full_attention"})
+# What msgspec raises for bytes that are no batch: also text that isn't UTF-8, arrays too deep, or longer than memory.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError)
 
 
 class _Stored(msgspec.Struct, tag="BlockStored", gc=False):
     block_hashes: list[int | bytes]
     parent_block_hash: int | bytes | None
-    token_ids: list[int]
+    token_ids: list[Annotated[int, msgspec.Meta(ge=0, lt=2**32)]]
     block_size: int
     lora_id: Any = None
     medium: str | None = None
@@ -95,8 +97,8 @@ class Decoder:
         """Yield what a batch tells; `FeedLost` where it is of a form that we don't know."""
         try:
             events = _events(payload)
-        except msgspec.DecodeError as error:
-            yield FeedLost(f"a KV event of a form we don't know: {error}")
+        except UNREADABLE as error:
+            yield FeedLost(f"a KV event of a form we don't know: {error or type(error).__name__}")
             return
         for event in events:
             match event:

@@ -24,7 +24,7 @@ from scalesim_adapters.base import Unsupported
 END = b"\xff" * 8
 # Without it a host that vanishes without a word would look like a quiet engine.
 HEARTBEAT_MS = 5000
-WILDCARDS = ("*", "0.0.0.0", "::", "[::]")
+WILDCARDS = ("*", "0.0.0.0", "::", "[::]")  # nosec B104  # where engines bind
 
 
 @dataclass(frozen=True, slots=True)

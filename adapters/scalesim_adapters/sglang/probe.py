@@ -123,7 +123,7 @@ class Server(msgspec.Struct):
             return None
         try:
             events = msgspec.json.decode(self.kv_events_config, type=KvEvents)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ProtocolMismatch(f"/server_info tells an odd kv_events_config: {error}") from error
         return events if events.publisher == "zmq" else None
 

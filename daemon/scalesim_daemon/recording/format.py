@@ -162,5 +162,5 @@ def _parse(line: bytes) -> Any:
 def _typed(said: dict[str, Any], kind: type[Line], offset: int) -> Line:
     try:
         return msgspec.convert(said, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise BadRecording(offset, f"the line is damaged: {error}") from None

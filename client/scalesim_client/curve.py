@@ -1,0 +1,80 @@
+"""Keys for a feed that other hosts reach: ZeroMQ's CURVE encrypts it, and each side knows the other by its key.
+
+`python -m scalesim_client.curve FOLDER NAME ...` makes a pair of keys for each name: `NAME.key_secret` for its owner
+alone, and `NAME.key` for those whom it speaks to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zmq.auth import create_certificates, load_certificate
+from zmq.utils import z85
+
+KEY_CHARACTERS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The daemon's public key and a publisher's own pair, each as 40 characters of Z85. Raises `ValueError` for what
+    is no key."""
+
+    server: bytes
+    public: bytes
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not is_key(getattr(self, name)):
+                raise ValueError(f"{name} is no key: it has {KEY_CHARACTERS} characters of Z85")
+
+    @classmethod
+    def load(cls, own: Path | str, server: Path | str) -> Curve:
+        """Read a publisher's `NAME.key_secret`, and the daemon's `NAME.key`. Raises `OSError`, and `ValueError` where
+        a key is missing."""
+        public, secret = load_certificate(own)
+        if secret is None:
+            raise ValueError(f"{own} holds no secret key: name the file that ends in .key_secret")
+        return cls(load_certificate(server)[0], public, secret)
+
+
+def is_key(key: bytes) -> bool:
+    """Whether this has the form of a key."""
+    try:
+        return len(key) == KEY_CHARACTERS and len(z85.decode(key)) == 32
+    except (KeyError, ValueError, ArithmeticError):
+        return False
+
+
+def make_keys(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a pair of keys; return the public file and the secret one, which its owner alone can read. Raises
+    `FileExistsError` where the name has keys: who holds the old ones would be locked out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    secret = folder / f"{name}.key_secret"
+    # It has its mode before the secret is in it.
+    os.close(os.open(secret, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    public, _ = create_certificates(folder, name)
+    return Path(public), secret
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the keys that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m scalesim_client.curve", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    given = parser.parse_args(arguments)
+    for name in given.names:
+        try:
+            public, secret = make_keys(given.folder, name)
+        except OSError as error:
+            sys.exit(f"{given.folder}/{name}: {error.strerror}")
+        sys.stdout.write(f"{public}\n{secret}\n")
+
+
+if __name__ == "__main__":
+    main()

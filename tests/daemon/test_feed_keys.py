@@ -1,0 +1,172 @@
+"""A feed that other hosts reach: refused without keys, heard by those whose key is known and by nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq.asyncio
+
+from scalesim_client import Curve, Publisher
+from scalesim_client.curve import main, make_keys
+from scalesim_daemon.app import running
+from scalesim_daemon.gate import MAX_SOURCES, Gate
+from scalesim_daemon.settings import ConfigError, load_settings
+from tests.daemon.live import daemon, overrides, until
+
+pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq was built without CURVE")
+
+
+class Keyring:
+    """The keys of a daemon, and of publishers, of whom the daemon knows some."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clients = folder / "clients"
+        self.clients.mkdir()
+        self._folder = folder / "keys"
+        self.server, self.own = make_keys(self._folder, "feed")
+
+    def publisher(self, name: str, *, known: bool) -> Curve:
+        _, secret = make_keys(self._folder, name)
+        if known:
+            self.admit(name)
+        return Curve.load(secret, self.server)
+
+    def admit(self, name: str) -> None:
+        (self.clients / f"{name}.key").write_bytes((self._folder / f"{name}.key").read_bytes())
+
+    def feed(self) -> dict[str, Any]:
+        curve = {"server_key_file": str(self.own), "clients_dir": str(self.clients)}
+        return {"bind": "tcp://127.0.0.1:*", "curve": curve}
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bind", ["tcp://0.0.0.0:5600", "tcp://*:5600", "tcp://[::]:5600", "tcp://a-host:5600"]
+)
+def test_a_feed_that_other_hosts_reach_is_refused_without_keys(bind: str) -> None:
+    with pytest.raises(ConfigError, match=r"feed\.bind: .* is reachable from outside.*set feed\.curve"):
+        load_settings(None, {"feed": {"bind": bind}})
+    assert load_settings(None, {"feed": {"bind": bind, "insecure_no_keys": True}}).feed.bind == bind
+    curve = {"server_key_file": "/etc/scalesim/feed.key_secret", "clients_dir": "/etc/scalesim/clients"}
+    assert load_settings(None, {"feed": {"bind": bind, "curve": curve}}).feed.bind == bind
+
+
+@pytest.mark.parametrize(
+    "bind", ["tcp://127.0.0.1:5600", "tcp://localhost:*", "tcp://[::1]:5600", "ipc:///tmp/feed"]
+)
+def test_what_only_this_host_reaches_needs_none(bind: str) -> None:
+    assert load_settings(None, {"feed": {"bind": bind}}).feed.bind == bind
+
+
+def test_who_has_a_known_key_is_heard_and_nobody_else(
+    tmp_path: Path, keyring: Keyring, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys: dict[str, Curve | None] = {
+        "friend": keyring.publisher("friend", known=True),
+        "stranger": keyring.publisher("stranger", known=False),
+        "keyless": None,
+    }
+
+    async def scene() -> None:
+        async with daemon(tmp_path, feed=keyring.feed(), redis={"enabled": False}) as (sidecar, _):
+            publishers = {
+                name: Publisher(name, address=sidecar.feed_address, curve=curve)
+                for name, curve in keys.items()
+            }
+            try:
+                for publisher in publishers.values():
+                    publisher.activity("a", for_=1.0)
+
+                async def refused() -> bool:
+                    return caplog.text.count("refuses the connection") >= 2 and set(
+                        sidecar.gate.streams()
+                    ) == {"friend"}
+
+                await until(refused)
+                # Its key counts as soon as it lies there.
+                keyring.admit("stranger")
+
+                async def admitted() -> bool:
+                    return set(sidecar.gate.streams()) == {"friend", "stranger"}
+
+                await until(admitted)
+            finally:
+                for publisher in publishers.values():
+                    publisher.close()
+
+    with caplog.at_level(logging.WARNING, "scalesim_client"):
+        asyncio.run(scene())
+    logged = capsys.readouterr().err
+    assert logged.count("its key is not known") == 1
+    for curve in keys.values():
+        assert curve is None or curve.secret.decode() not in logged + caplog.text + repr(curve)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda ring: ring.own.unlink(), r"feed\.curve\.server_key_file: .*feed\.key_secret"),
+        (lambda ring: ring.own.write_bytes(ring.server.read_bytes()), "holds no secret key"),
+        (lambda ring: ring.clients.rmdir(), r"feed\.curve\.clients_dir: "),
+    ],
+)
+def test_keys_that_cannot_be_read_stop_the_start(
+    tmp_path: Path, keyring: Keyring, spoil: Any, named: str
+) -> None:
+    spoil(keyring)
+
+    async def scene() -> None:
+        settings = load_settings(None, overrides(tmp_path, feed=keyring.feed(), redis={"enabled": False}))
+        async with running(settings):
+            pass
+
+    with pytest.raises(ConfigError, match=named):
+        asyncio.run(scene())
+
+
+def test_the_command_makes_keys_once_and_for_their_owner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(tmp_path / "new"), "feed", "village"])
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in paths] == [
+        "feed.key",
+        "feed.key_secret",
+        "village.key",
+        "village.key_secret",
+    ]
+    assert {path.stat().st_mode & 0o077 for path in paths if path.suffix == ".key_secret"} == {0}
+    before = paths[1].read_bytes()
+    with pytest.raises(SystemExit, match="File exists"):
+        main([str(tmp_path / "new"), "feed"])
+    assert paths[1].read_bytes() == before
+    with pytest.raises(ValueError, match="holds no secret key"):
+        Curve.load(paths[0], paths[0])
+    with pytest.raises(ValueError, match="server is no key"):
+        Curve(b"x" * 39, b"y" * 40, b"z" * 40)
+
+
+def test_a_flood_of_new_sources_ends_at_a_bound() -> None:
+    gate = Gate()
+
+    def opened(name: str) -> dict[str, Any]:
+        stream = {"type": "stream.opened", "simulation": "s", "source": name, "incarnation": 1}
+        return {**stream, "clock": "step"}
+
+    for number in range(MAX_SOURCES):
+        assert gate.admit(str(number), 0, [opened(str(number))]).error is None
+    verdict = gate.admit("more", 0, [opened("more")])
+    assert verdict.error is not None and "which is the most" in verdict.error
+    assert gate.admit("unopened", None, [{"type": "agent.woken", "agent": "a"}]).accepted == 0
+    # Whoever was there may begin anew, and who leaves makes room.
+    assert gate.admit("7", 1, [{**opened("7"), "incarnation": 2}]).error is None
+    gate.admit("8", 1, [{"type": "stream.closed"}])
+    assert gate.admit("more", 0, [opened("more")]).error is None
