@@ -15,7 +15,7 @@ SOURCES := client estimators adapters daemon bench examples tests
 # Under `make -j` these come one after the other: what writes beside the sources, and the models, which are made once.
 ALONE := flock Makefile
 
-.PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard compose-test
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
@@ -76,6 +76,10 @@ bench-next-use: setup engine-vllm  ## what eviction by estimated dues reaches of
 
 bench-gateway: setup   ## what the gateway adds to 200 streams of 10 chunks a second: to the first token, and to each chunk
 	$(BIN)/python -m bench.gateway
+
+bench-daemon: setup    ## throughput, latency and memory of the daemon, as ratios to bare loops; ROUNDS, SEED, PARTS
+	$(BIN)/python -m bench.daemon $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(PARTS),--parts $(PARTS)) $(if $(PARTS),,--out docs/results/daemon.json)
 
 BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(TRAFFIC),--traffic $(TRAFFIC)) $(if $(CLASSES),--classes $(CLASSES))

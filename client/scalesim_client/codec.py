@@ -26,6 +26,7 @@ MAX_ARRAY_ITEMS = 2**20
 MAX_MAP_ITEMS = 2**10
 MAX_SEQ = 2**64 - 1
 _SEQ_BYTES = 8
+_NUMBERS = (int, float)
 _MSGPACK_ARRAYS = frozenset((0x92, 0xDC, 0xDD))
 
 
@@ -63,7 +64,7 @@ def decode(payload: bytes) -> tuple[float, list[Any]]:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError("a payload must be [ts, [event, ...]]")
     ts, events = value
-    if isinstance(ts, bool) or not isinstance(ts, int | float) or not _is_finite(ts):
+    if isinstance(ts, bool) or not isinstance(ts, _NUMBERS) or not _is_finite(ts):
         raise ValueError("ts must be a finite number")
     if not isinstance(events, list):
         raise ValueError("the events must be an array")

@@ -25,7 +25,8 @@ CLOCK_KINDS: tuple[str, ...] = get_args(ClockKind)
 
 def check_id(name: str, value: str) -> None:
     """Raise `ValueError` unless `value` is 1 to 256 bytes of UTF-8 (JSON can spell strings that have no such form)."""
-    if not value or len(value.encode()) > MAX_ID_BYTES:
+    size = len(value) if value.isascii() else len(value.encode())
+    if not 0 < size <= MAX_ID_BYTES:
         raise ValueError(f"{name} must be 1 to {MAX_ID_BYTES} UTF-8 bytes long")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -60,6 +60,7 @@ class BlockTree:
         self._declared: set[str] = set()
         self._requests: dict[str, _Request] = {}
         self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
+        self._changed: set[str] = set()
 
     # What the engine tells
 
@@ -73,6 +74,8 @@ class BlockTree:
             node = self._by_hash.get(block_hash) or _child(node, tokens)
             self._by_hash[block_hash] = node
             used[node] = Block(node)
+            if not node.copies:
+                self._changed |= node.users
             node.copies.append(used[node])
             self.resident += 1
         request = None if event.agent is None else self._requests.get(event.agent)
@@ -98,6 +101,7 @@ class BlockTree:
             self.resident -= 1
             lost += bool(node.users)
             if not node.copies:
+                self._changed |= node.users
                 del self._by_hash[block_hash]
                 self._prune(node)
         return lost
@@ -105,6 +109,7 @@ class BlockTree:
     def cleared(self) -> None:
         """Nothing is resident any more; prefixes stay known."""
         nodes, self._by_hash = list(self._by_hash.values()), {}
+        self._changed.update(self._prefixes)
         self._order.clear()
         self.resident = 0
         for request in self._requests.values():
@@ -218,6 +223,12 @@ class BlockTree:
         """Yield the agents whose prefix is known."""
         return iter(self._prefixes)
 
+    def take_changed(self) -> Set[str] | None:
+        """Return the agents whose prefix, or what is resident of it, may have changed since the last call; None where
+        it may be any."""
+        changed, self._changed = self._changed, set()
+        return changed
+
     def groups(self) -> Iterator[Group]:
         """Yield the groups of blocks that no request uses, the first to be evicted first."""
         return self._order.groups()
@@ -290,6 +301,7 @@ class BlockTree:
                 self._prune(node)
 
     def _set_prefix(self, agent: str, path: tuple[Node, ...]) -> None:
+        self._changed.add(agent)
         old = self._prefixes.pop(agent, ())
         if path:
             self._prefixes[agent] = path

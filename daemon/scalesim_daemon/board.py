@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import KeysView, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scalesim_client.events import ClockKind
 from scalesim_daemon.clock import StreamClock
@@ -18,8 +18,7 @@ def overdue_after(clock: StreamClock) -> float:
     return clock.step
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """An estimate with the clock that it is in."""
 
     estimate: Estimate
@@ -51,8 +50,7 @@ class Due:
         return f"{OVERDUE}: {self.estimate.basis}" if self.overdue else self.estimate.basis
 
 
-@dataclass(frozen=True, slots=True)
-class DueRecord:
+class DueRecord(NamedTuple):
     """What Redis shows of one agent: `due` is a value of its stream's clock, `items` name its memory."""
 
     due: float
@@ -66,18 +64,26 @@ class DueBoard:
     """Keeps one due per agent and stream; an agent's own is the nearest of them."""
 
     def __init__(self) -> None:
-        self._dues: dict[str, dict[str, Due]] = {}
+        self._dues: dict[str, tuple[tuple[str, Due], ...]] = {}
+        """Per agent, which source foresees what. Nearly all agents have one: then this is small."""
 
     def put(self, agent: str, source: str, due: Due | None) -> bool:
         """Set what `source` estimates for the agent, None for nothing; return whether it was anything else before."""
-        dues = self._dues.get(agent, {})
-        if dues.get(source) == due:
-            return False
-        if due is not None:
-            self._dues.setdefault(agent, dues)[source] = due
-            return True
-        del dues[source]
-        if not dues:
+        told = self._dues.get(agent, ())
+        now = () if due is None else ((source, due),)
+        for place, (teller, before) in enumerate(told):
+            if teller == source:
+                if before == due:
+                    return False
+                now = (*told[:place], *now, *told[place + 1 :]) if len(told) > 1 else now
+                break
+        else:
+            if due is None:
+                return False
+            now = (*told, *now)
+        if now:
+            self._dues[agent] = now
+        else:
             del self._dues[agent]
         return True
 
@@ -89,15 +95,17 @@ class DueBoard:
     def nearest(self, agent: str) -> tuple[str, Due] | None:
         """Return the agent's nearest due and the source whose it is, None where no invocation is foreseen."""
         dues = self._dues.get(agent)
-        if not dues:
+        if dues is None:
             return None
-        if len(dues) == 1:
-            return next(iter(dues.items()))
-        return min(dues.items(), key=lambda pair: pair[1].seconds)
+        return dues[0] if len(dues) == 1 else min(dues, key=_seconds)
+
+    def told(self, agent: str) -> tuple[tuple[str, Due], ...]:
+        """Return the dues that sources have for the agent, each with its source."""
+        return self._dues.get(agent, ())
 
     def told_by(self, source: str, agent: str) -> Due | None:
         """Return the due that one source has for the agent, None where it foresees no invocation."""
-        return self._dues.get(agent, {}).get(source)
+        return next((due for teller, due in self._dues.get(agent, ()) if teller == source), None)
 
     def streams(self, agent: str) -> int:
         """Return how many sources have a due for the agent."""
@@ -115,3 +123,7 @@ class DueBoard:
     def __len__(self) -> int:
         """Return how many agents have a due."""
         return len(self._dues)
+
+
+def _seconds(told: tuple[str, Due]) -> float:
+    return told[1].seconds

@@ -118,6 +118,7 @@ class Broadcast:
 
     def __init__(self, bind: str, population: Population) -> None:
         self._ledger = DueLedger(population)
+        self._topics: set[bytes] = set()
         self._restated = -math.inf
         self._spoke = -math.inf
         # No two runs of a daemon share a number: a listener takes none of one for the next of another.
@@ -140,13 +141,19 @@ class Broadcast:
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def mark(self, changes: Changes) -> None:
-        """Take note of what happened since the last cycle."""
-        self._ledger.mark(changes)
+        """Take note of what happened since the last cycle. Without a listener nothing is kept: whoever comes is told
+        everything."""
+        if self._topics:
+            self._ledger.mark(changes)
 
     def publish(self, pinned: Collection[str], wall: float) -> None:
         """Say in one message what has changed, all of it to a new listener, and every half second at least that
         we live; `wall` is the monotonic time in seconds."""
-        if self._subscribed() or wall - self._restated >= RESTATE_SECONDS:
+        subscribed = self._subscribed()
+        if not self._topics:
+            self.hush()
+            return
+        if subscribed or wall - self._restated >= RESTATE_SECONDS:
             self._restated = wall
             self._send(self._ledger.snapshot(pinned), wall)
             return
@@ -165,7 +172,13 @@ class Broadcast:
     def _subscribed(self) -> bool:
         new = False
         while self._socket.poll(0):
-            new |= self._socket.recv(zmq.NOBLOCK).startswith(b"\x01")
+            told = self._socket.recv(zmq.NOBLOCK)
+            if told.startswith(b"\x01"):
+                self._topics.add(told[1:])
+                new = True
+            else:
+                # The last who wanted it has gone.
+                self._topics.discard(told[1:])
         return new
 
     def _send(self, message: DueMessage, wall: float) -> None:

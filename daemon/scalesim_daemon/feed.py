@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
+from time import monotonic
 
 import structlog
 import zmq
@@ -25,6 +27,8 @@ from scalesim_daemon.wire import Refused
 ANONYMOUS = "anonymous"
 FRAME_ALLOWANCE = 1024
 REPLAY_SECONDS = 2.0
+# How long a flood is taken in at a time, before others on this loop have their turn.
+TURN_SECONDS = 0.002
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +79,8 @@ class Feed:
         except zmq.ZMQError as error:
             self.close()
             raise ConfigError(f"feed.bind: {bind}: {error}") from error
+        # The same socket without asyncio: what doesn't wait needs no future.
+        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(self._router)
         self._numbers = count()
 
     @property
@@ -105,19 +111,38 @@ class Feed:
 
     async def _route(self) -> None:
         while True:
-            identity, *frames = await self._router.recv_multipart()
-            verdict = self._take(frames, identity)
-            if verdict is None or not (verdict.welcome or verdict.resync):
-                continue
-            reply = pack_control(
-                "welcome" if verdict.welcome else "resync",
-                last_seq=verdict.last_seq,
-                resync=verdict.resync,
-                error=verdict.error,
-            )
-            await self._router.send_multipart(
-                [identity, *pack_frames("scalesimd", next(self._numbers), reply)]
-            )
+            self._serve(*await self._router.recv_multipart())
+            until = monotonic() + TURN_SECONDS
+            # What has come meanwhile costs no turn of the loop each.
+            with suppress(zmq.Again):
+                while monotonic() < until:
+                    self._serve(*self._receive())
+            await asyncio.sleep(0)
+
+    def _receive(self) -> list[bytes]:
+        """Return a message that has come. Raises `zmq.Again` where there is none. Whether another frame follows is
+        asked of the frame: the socket takes several times as long to tell."""
+        parts = [self._plain.recv(zmq.NOBLOCK)]
+        more = True
+        while more:
+            frame = self._plain.recv(zmq.NOBLOCK, copy=False)
+            parts.append(frame.bytes)
+            more = frame.more
+        return parts
+
+    def _serve(self, identity: bytes, *frames: bytes) -> None:
+        """Take one message in, and answer where its sender has to know. A ROUTER never waits to send."""
+        verdict = self._take(frames, identity)
+        if verdict is None or not (verdict.welcome or verdict.resync):
+            return
+        reply = pack_control(
+            "welcome" if verdict.welcome else "resync",
+            last_seq=verdict.last_seq,
+            resync=verdict.resync,
+            error=verdict.error,
+        )
+        answer = [identity, *pack_frames("scalesimd", next(self._numbers), reply)]
+        self._plain.send_multipart(answer)
 
     async def _follow(self, publisher: SubscribeSettings) -> None:
         socket = self._socket(zmq.SUB)
@@ -152,7 +177,7 @@ class Feed:
         finally:
             dealer.close()
 
-    def _take(self, frames: list[bytes], peer: bytes | None = None) -> Verdict | None:
+    def _take(self, frames: Sequence[bytes], peer: bytes | None = None) -> Verdict | None:
         """Judge one message; return None where it isn't of our form at all."""
         try:
             if len(frames) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from scalesim_client.events import (
     SCHEMA_VERSION,
@@ -20,6 +21,8 @@ from scalesim_daemon.wire import Refused, parse, parse_all, said_at
 MAX_COUNTED_NAMES = 100
 MAX_SOURCES = 10_000
 """Sources that may be open at a time: who names ever new ones can't fill the memory."""
+_OF_STREAMS = frozenset({StreamOpened, StreamClosed, StateSnapshot})
+"""Events about a stream itself; all others are said of its agents and its clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,7 @@ class Closed:
 Admitted = Opened | Said | Restated | Closed
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the gate made of one message: what to apply, what was refused, and what to tell the sender.
 
     `accepted` counts the events that were neither refused nor dropped with the whole message."""
@@ -193,6 +195,8 @@ class Gate:
         )
 
     def _sort(self, source: _Source, events: Seq[Event]) -> list[Admitted]:
+        if events and not source.parts and _OF_STREAMS.isdisjoint(map(type, events)):
+            return [Said(source.stream, events)]
         admitted: list[Admitted] = []
         said: list[Event] = []
         for event in events:

@@ -202,11 +202,7 @@ class Sidecar:
             if memory.lora is not None and memory.lora_name is not None:
                 self._linking[memory.lora_name] += 1
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
-        in_use = (
-            {agent.memory.lora_name for agent in self.population.agents.values() if agent.memory is not None}
-            if changes.unused_loras
-            else set()
-        )
+        in_use = self.population.loras
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
         for name, driver in self.drivers.items():
             if changes.started:

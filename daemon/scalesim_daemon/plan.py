@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -78,8 +79,8 @@ class BlockCache:
     """
 
     free: int
-    lots: tuple[Lot, ...]
-    wishes: tuple[Wish, ...]
+    lots: Sequence[Lot]
+    wishes: Collection[Wish]
     chunk: int
     reserve: int = 0
     overhead: int = 1

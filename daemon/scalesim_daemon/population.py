@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
 from scalesim_estimators import Blend, Quality, default_estimators
 
+# What changes more of an agent than its due.
+_NOTED = frozenset({InvocationStarted, InvocationFinished, AgentWoken, MemoryBound, MemoryUnbound})
 # Four times as long as a publisher waits before it says its state again.
 SILENT_SECONDS = 120.0
 
@@ -92,11 +95,23 @@ class Population:
         self._voices: dict[str, _Voice] = {}
         self._changes = Changes()
         self._recency = 0
+        self._watches: list[set[str]] = []
+        self.loras: dict[str, dict[str, None]] = {}
+        """Per LoRA the agents that have bound it."""
 
     def take_changes(self) -> Changes:
         """Return what changed since the last call."""
         changes, self._changes = self._changes, Changes()
+        for watch in self._watches:
+            watch.update(changes.dues, changes.started)
         return changes
+
+    def watch(self) -> set[str]:
+        """Return a set into which come, whenever changes are taken, all agents whose due or last call has changed. Who
+        reads it empties it."""
+        watch: set[str] = set()
+        self._watches.append(watch)
+        return watch
 
     def clocks(self) -> dict[str, tuple[Stream, StreamClock]]:
         """Return each source's stream and clock."""
@@ -208,6 +223,7 @@ class Population:
         self.board.put(key, voice.stream.source, None)
         self._changes.dues.add(key)
         if not any(key in other.agents for other in self._voices.values()) and key in self.agents:
+            self._remember(self.agents[key], None)
             del self.agents[key]
             self._changes.unbound.append(key)
 
@@ -219,7 +235,7 @@ class Population:
             or any(key in other.memory for other in self._voices.values())
         ):
             return
-        agent.memory = None
+        self._remember(agent, None)
         self._changes.unbound.append(key)
 
     def _observe(
@@ -239,30 +255,38 @@ class Population:
             self._changes.clocks.add(voice.stream.source)
             return
         now = voice.clock.now if said_at is None else min(said_at, voice.clock.now)
-        name = getattr(event, "agent", None)
+        simulation = voice.stream.simulation
+        name, key = getattr(event, "agent", None), ""
         if name is not None:
-            key = f"{voice.stream.simulation}/{name}"
+            key = f"{simulation}/{name}"
             if isinstance(event, AgentReleased):
                 self._release(voice, event, key, now)
                 return
-            self._note(voice, event, key, name, now, restated)
+            key = self._note(voice, event, key, restated)
             if isinstance(event, InvocationStarted) and not restated:
                 self._score(voice, event.agent, now)
         for changed in voice.blend.observe(event, now):
-            changed_key = f"{voice.stream.simulation}/{changed}"
-            voice.agents.add(changed_key)
-            self._estimate(voice, changed_key, changed)
+            if changed is name:
+                self._estimate(voice, key, changed)
+                continue
+            other = f"{simulation}/{changed}"
+            voice.agents.add(other)
+            self._estimate(voice, other, changed)
 
     def _score(self, voice: _Voice, agent: str, now: float) -> None:
         """An invocation shows how good the estimates were, and so perhaps that others are better."""
         for changed in voice.blend.quality.invoked(agent, now, voice.clock.step):
             self._estimate(voice, f"{voice.stream.simulation}/{changed}", changed)
 
-    def _note(self, voice: _Voice, event: Event, key: str, name: str, now: float, restated: bool) -> None:
-        voice.agents.add(key)
+    def _note(self, voice: _Voice, event: Event, key: str, restated: bool) -> str:
+        """Take in what an event says of an agent's calls and memory; return the one string that all use as its key."""
         agent = self.agents.get(key)
         if agent is None:
             agent = self.agents[key] = Agent(key)
+        key = agent.key
+        voice.agents.add(key)
+        if type(event) not in _NOTED:
+            return key
         match event:
             case InvocationStarted():
                 voice.tells_calls = True
@@ -287,6 +311,7 @@ class Population:
             case MemoryUnbound():
                 voice.memory.discard(key)
                 self._unbind_if_unsaid(key)
+        return key
 
     def _bind(self, agent: Agent, event: MemoryBound, restated: bool) -> None:
         memory = Memory(
@@ -296,13 +321,27 @@ class Population:
             event.text,
             None if event.messages is None else tuple(event.messages),
             event.cache_salt,
-            event.model,
+            None if event.model is None else sys.intern(event.model),
         )
         if memory != agent.memory:
-            agent.memory = memory
+            self._remember(agent, memory)
             self._changes.bound.append(agent.key)
         elif not restated:
             self._changes.bound_again.append(agent.key)
+
+    def _remember(self, agent: Agent, memory: Memory | None) -> None:
+        """Let this be the agent's memory, and be found by its LoRA."""
+        before = None if agent.memory is None else agent.memory.lora_name
+        now = None if memory is None else memory.lora_name
+        agent.memory = memory
+        if now == before:
+            return
+        if before is not None:
+            del self.loras[before][agent.key]
+            if not self.loras[before]:
+                del self.loras[before]
+        if now is not None:
+            self.loras.setdefault(now, {})[agent.key] = None
 
     def _release(self, voice: _Voice, event: AgentReleased, key: str, now: float) -> None:
         memory = self.agents[key].memory if key in self.agents else None
@@ -319,15 +358,15 @@ class Population:
         if key in voice.memory:
             voice.memory.remove(key)
             self._unbind_if_unsaid(key)
-        if memory is not None and memory.lora_name is not None and key not in self.agents:
-            others = (agent.memory for agent in self.agents.values())
-            if all(other is None or other.lora_name != memory.lora_name for other in others):
-                self._changes.unused_loras.append(memory.lora_name)
+        lora = None if memory is None else memory.lora_name
+        if lora is not None and key not in self.agents and lora not in self.loras:
+            self._changes.unused_loras.append(lora)
 
     def _estimate(self, voice: _Voice, key: str, name: str | None = None) -> None:
         name = key.partition("/")[2] if name is None else name
-        estimate = voice.blend.renew(name, voice.clock.now, voice.clock.now - overdue_after(voice.clock))
-        due = None if estimate is None else Due(estimate, voice.clock)
+        clock = voice.clock
+        estimate = voice.blend.renew(name, clock.now, clock.now - overdue_after(clock))
+        due = None if estimate is None else Due(estimate, clock)
         if self.board.put(key, voice.stream.source, due):
             self._changes.dues.add(key)
 

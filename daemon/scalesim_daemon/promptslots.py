@@ -212,6 +212,10 @@ class PromptSlots:
         """Yield the agents whose prefix is known."""
         return iter(self._prefixes)
 
+    def take_changed(self) -> Set[str] | None:
+        """Return None: any agent's prefix may have come or gone, as far as is known."""
+        return None
+
     def groups(self) -> Iterator[Group]:
         """Yield the prompts that no request uses, the one used longest ago first. One that is cut short is missed by
         nobody: its agent's next request goes there."""

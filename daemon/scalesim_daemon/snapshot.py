@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, filterfalse, groupby
 from pathlib import Path
 
 from scalesim_adapters import lorafiles
 from scalesim_adapters.base import Capability, EngineInfo, MemoryKind
 from scalesim_daemon.eviction import Group
+from scalesim_daemon.nearness import Nearness, Order
 from scalesim_daemon.plan import BlockCache, LoraCache, LoraWish, Lot, ModelCache, ModelState, Wish
 from scalesim_daemon.population import Population
 from scalesim_daemon.promptslots import PromptSlots
 from scalesim_daemon.view import EngineView
+from scalesim_daemon.wishes import Drawn, Place, Wishes
 
 PINNED_SECONDS = -1.0
 
@@ -26,6 +30,16 @@ class Ranking:
         self._pins = pins
         self.wall = wall
         self._chances = {source: quality.chance() for source, quality in population.qualities().items()}
+
+    @property
+    def population(self) -> Population:
+        """Whose distances these are."""
+        return self._population
+
+    @property
+    def pins(self) -> Collection[str]:
+        """The agents that are nearer than any."""
+        return self._pins
 
     def with_pins(self, more: Collection[str]) -> Ranking:
         """Return the ranking in which these agents, too, are nearer than any."""
@@ -69,36 +83,23 @@ def block_cache(
     tree, info = view.tree, view.info
     if tree is None or info is None or view.capacity is None or not view.known:
         return None
-    view.demoted.intersection_update(tree.agents())
-    foreseen = {agent: ranking.foreseen(agent) for agent in tree.agents() if at_home(agent)}
-    held = {agent for agent in foreseen if ranking.held(agent)}
-    wishes = [
-        Wish(
-            agent,
-            seconds,
-            tree.prefix_blocks(agent),
-            tree.resident_blocks(agent),
-            agent in held,
-            chance,
-        )
-        for agent, (seconds, chance) in foreseen.items()
-        if seconds < math.inf or agent in held
-    ]
-    wishes.sort(key=lambda wish: (wish.seconds, -ranking.recency(wish.agent), wish.agent))
+    if view.order is None:
+        view.order = Nearness(tree, ranking.population)
+    view.order.refresh(tree)
+    view.demoted.difference_update([agent for agent in view.demoted if not tree.prefix_blocks(agent)])
+    wishes = NearWishes(view.order, ranking, at_home)
     # A prompt in a slot is one block, of which an act loads one chunk after the other.
     chunk = max(1, chunk_tokens // tree.block_size)
-    nearness = {agent: seconds for agent, (seconds, _) in foreseen.items()}
-    nearness.update(dict.fromkeys(held, PINNED_SECONDS))
-    lots = [_lot(group, nearness) for group in tree.groups()]
+    lots: Sequence[Lot] = Drawn(_lot(group, wishes.nearness) for group in tree.groups())
     if Capability.PLACE in info.capabilities.get(MemoryKind.PREFIX_KV, Capability.NONE):
         # What goes is ours to choose: the farthest.
-        lots.sort(key=lambda lot: -lot.seconds)
+        lots = tuple(sorted(lots, key=lambda lot: -lot.seconds))
     return BlockCache(
         free=max(0, view.capacity - tree.resident),
-        lots=tuple(lots),
-        wishes=tuple(wishes),
+        lots=lots,
+        wishes=wishes,
         chunk=chunk,
-        reserve=_reserve(wishes, view.blocks_per_invocation),
+        reserve=math.ceil(wishes.waiting() * view.blocks_per_invocation),
         overhead=0 if isinstance(tree, PromptSlots) else 1,
         capacity=view.capacity,
         demoted=frozenset(view.demoted) if _can_demote(info) else None,
@@ -106,6 +107,84 @@ def block_cache(
         block_seconds=view.times.prefix.of(chunk * tree.block_size) / chunk,
         price=view.quiet.price(ranking.wall),
     )
+
+
+class NearWishes(Wishes):
+    """The wishes for one tree as of now: worked out when they are asked for, before anything else happens. Blocks that
+    the very next invocations will take beyond their prefixes are for as many as are `waiting`."""
+
+    def __init__(self, order: Nearness, ranking: Ranking, at_home: Callable[[str], bool]) -> None:
+        self._order = order
+        self._ranking = ranking
+        self._at_home = at_home
+        pinned = [agent for agent in ranking.pins if order.tree.prefix_blocks(agent)]
+        self._pinned = sorted(pinned, key=lambda agent: (-ranking.recency(agent), agent))
+
+    @property
+    def nearest(self) -> float:
+        """How far the nearest of those is who have no request under way; infinity where there is none."""
+        return next(
+            (wish.seconds for wish in self._in_order(self._order.everyone) if not wish.held), math.inf
+        )
+
+    def waiting(self) -> int:
+        """Return how many are as near as the nearest who is not pinned, of those who have no request under way."""
+        agents = filterfalse(self._ranking.pins.__contains__, self._order.everyone.nearest())
+        waiting = (agent for agent in agents if self._at_home(agent) and not self._ranking.held(agent))
+        _, nearest = next(groupby(waiting, self._ranking.seconds), (0.0, ()))
+        return sum(1 for _ in nearest)
+
+    def of(self, agent: str) -> Wish | None:
+        """Return one agent's, None where there is none."""
+        if not self._at_home(agent):
+            return None
+        (seconds, chance), held = self._ranking.foreseen(agent), self._ranking.held(agent)
+        if seconds == math.inf and not held:
+            return None
+        tree = self._order.tree
+        return Wish(agent, seconds, tree.prefix_blocks(agent), tree.resident_blocks(agent), held, chance)
+
+    def place(self, agent: str) -> Place:
+        """Return what is smaller for who is nearer."""
+        return self._ranking.seconds(agent), -self._ranking.recency(agent), agent
+
+    def lacking(self) -> Iterator[Wish]:
+        """Yield those who are foreseen, have no request under way, and lack blocks of their prefix, the nearest
+        first."""
+        return (
+            wish
+            for wish in self._in_order(self._order.lacking)
+            if not wish.held and wish.resident < wish.blocks
+        )
+
+    def nearness(self, agent: str) -> float:
+        """Return how near an agent is, as far as its blocks are concerned: a request under way needs them, and who is
+        at home elsewhere will not call here."""
+        if not self._at_home(agent):
+            return math.inf
+        return PINNED_SECONDS if self._ranking.held(agent) else self._ranking.seconds(agent)
+
+    @cached_property
+    def _everyone(self) -> Sequence[Wish]:
+        wishes = [wish for agent in self._order.tree.agents() if (wish := self.of(agent)) is not None]
+        return sorted(wishes, key=lambda wish: self.place(wish.agent))
+
+    def __iter__(self) -> Iterator[Wish]:
+        return iter(self._everyone)
+
+    def __len__(self) -> int:
+        return len(self._everyone)
+
+    def __contains__(self, wish: object) -> bool:
+        return wish in self._everyone
+
+    def _in_order(self, order: Order) -> Iterator[Wish]:
+        """Yield those who are pinned, and those of the order who are foreseen, the nearest first."""
+        pins = self._ranking.pins
+        for agent in chain(self._pinned, filterfalse(pins.__contains__, order.nearest())):
+            wish = self.of(agent)
+            if wish is not None and wish.seconds < math.inf:
+                yield wish
 
 
 def model_cache(
@@ -157,16 +236,9 @@ def _can_sleep(view: EngineView) -> bool:
     return view.reachable and Capability.SLEEP in capabilities
 
 
-def _lot(group: Group, nearness: Mapping[str, float]) -> Lot:
-    """Agents at home elsewhere, which `nearness` lacks, will not call here."""
-    ranked = sorted((nearness.get(user, math.inf), user) for user in group.users)
+def _lot(group: Group, nearness: Callable[[str], float]) -> Lot:
+    ranked = sorted((nearness(user), user) for user in group.users)
     return Lot(group.blocks, tuple(user for _, user in ranked), ranked[0][0] if ranked else math.inf)
-
-
-def _reserve(wishes: list[Wish], blocks_per_invocation: float) -> int:
-    """Blocks that the very next invocations will take beyond their prefixes."""
-    waiting = [wish.seconds for wish in wishes if wish.seconds >= 0 and not wish.held]
-    return math.ceil(waiting.count(min(waiting)) * blocks_per_invocation) if waiting else 0
 
 
 def lora_cache(
@@ -178,10 +250,7 @@ def lora_cache(
 ) -> LoraCache:
     """Return the picture of the engine's LoRAs. `links` gives each LoRA's link, its size in
     bytes and whether it is staged."""
-    owners: dict[str, list[str]] = {}
-    for agent in population.agents.values():
-        if agent.memory is not None and agent.memory.lora_name is not None:
-            owners.setdefault(agent.memory.lora_name, []).append(agent.key)
+    owners = population.loras
     nearest = {name: min(agents, key=ranking.seconds) for name, agents in owners.items()}
     wishes = tuple(
         LoraWish(

@@ -289,7 +289,7 @@ def _arguments(agent: str, record: DueRecord | None) -> tuple[Any, ...]:
     """One agent's part of the script's arguments; a due that is no number counts as none."""
     if record is None or math.isnan(record.due):
         return (_utf8(agent), "", 0, 0, "", "")
-    items = json.dumps(list(record.items))
+    items = json.dumps(list(record.items)) if record.items else "[]"
     return (_utf8(agent), record.clock, record.due, record.confidence, _utf8(record.basis), items)
 
 

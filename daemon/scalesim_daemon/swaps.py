@@ -41,10 +41,16 @@ class Item(Protocol):
 AnyItem = TypeVar("AnyItem", bound=Item)
 
 
+def bar(seconds: float, swap: float) -> float:
+    """Return beyond how many seconds a victim gives way to what is called in `seconds`, where the exchange takes `swap`
+    seconds. What is pinned, and so below 0, is wanted whatever that takes."""
+    return seconds + swap if seconds >= 0 else seconds
+
+
 def yields(victim: float, seconds: float, swap: float) -> bool:
     """Whether what is called in `victim` seconds gives way to what is called in `seconds`, where the exchange takes
-    `swap` seconds. What is pinned, and so below 0, is wanted whatever that takes."""
-    return victim > (seconds + swap if seconds >= 0 else seconds)
+    `swap` seconds."""
+    return victim > bar(seconds, swap)
 
 
 def pays(chance: float, saved: float, lost: float, price: float = 0.0) -> bool:

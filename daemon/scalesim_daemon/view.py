@@ -22,6 +22,7 @@ from scalesim_adapters.base import (
 from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.loadtimes import LoadTimes
+from scalesim_daemon.nearness import Nearness
 from scalesim_daemon.plan import Step
 from scalesim_daemon.population import Agent, Memory
 from scalesim_daemon.promptslots import Prefix, PromptSlots
@@ -92,6 +93,7 @@ class EngineView:
         self.known = False
         self.unknown_why: str | None = "the engine's KV events are not heard yet"
         self.tree: BlockTree | PromptSlots | None = None
+        self.order: Nearness | None = None
         self.loras = LoraPlaces()
         self.asleep = False
         self.model_bytes: int | None = None

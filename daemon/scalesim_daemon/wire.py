@@ -34,6 +34,10 @@ def parse(raw: object) -> Event | Refused:
     fields: dict[Any, Any] = raw
     if "for" in raw:
         fields = {**raw, "for_": raw["for"]}
+    agent = fields.get("agent")
+    if type(agent) is str:
+        # Whoever keeps something by an agent's name keeps the same string.
+        fields["agent"] = sys.intern(agent)
     try:
         return msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:

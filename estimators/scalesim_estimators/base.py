@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from scalesim_client.events import Event
 
@@ -13,8 +12,7 @@ Handlers = dict[type[Event], Callable[[Any, float], Collection[str]]]
 """Per type of event, what an estimator does with it: called with the event and its clock value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """When an agent's next invocation is expected.
 
     `due` is an absolute value of the stream's clock (in its units), so that a tick changes no stored value;
@@ -52,6 +50,10 @@ class ByType:
 
     __slots__ = ("_handlers",)
     _handlers: Handlers
+
+    def handler(self, kind: type[Event]) -> Callable[[Any, float], Collection[str]] | None:
+        """Return what takes in events of a type, None where they tell nothing."""
+        return self._handlers.get(kind)
 
     def observe(self, event: Event, now: float) -> Collection[str]:
         """Take in one event at clock value `now`; return the agents whose estimate it may have changed."""

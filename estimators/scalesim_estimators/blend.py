@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from scalesim_client.events import Event
-from scalesim_estimators.base import Estimate, Estimator
+from scalesim_estimators.base import ByType, Estimate, Estimator
 from scalesim_estimators.declared import DeclaredEstimator
 from scalesim_estimators.history import HistoryEstimator
 from scalesim_estimators.nearest import nearest
@@ -17,6 +16,8 @@ from scalesim_estimators.quality import BLEND, Quality
 from scalesim_estimators.single import WokenEstimator
 
 _STALE = 64
+
+_Observe = Callable[[Any, float], Collection[str]]
 
 
 class Blend:
@@ -32,7 +33,19 @@ class Blend:
     """
 
     name: ClassVar[str] = BLEND
-    __slots__ = ("_declared", "_estimators", "_passing", "_soonest", "_whole", "history", "quality")
+    __slots__ = (
+        "_asked",
+        "_declared",
+        "_estimators",
+        "_floor",
+        "_hearing",
+        "_passing",
+        "_silent",
+        "_soonest",
+        "_whole",
+        "history",
+        "quality",
+    )
 
     def __init__(
         self, told: Collection[Estimator], history: HistoryEstimator, quality: Quality | None = None
@@ -52,7 +65,13 @@ class Blend:
         """Per agent the nearest due that any estimator has said."""
         self._passing: list[tuple[float, str]] = []
         self._whole = history.clock == "step"
+        self._floor = (-math.inf, -math.inf)
         self._declared = next((e for e in first if isinstance(e, DeclaredEstimator)), None)
+        self._hearing: dict[type[Event], Sequence[tuple[int, _Observe]]] = {}
+        """Per type of event, who takes it in: places among the estimators."""
+        self._silent = {place for place, e in enumerate(first) if isinstance(e, ByType)}
+        """Those who have never named an agent: they have nothing to say of any."""
+        self._asked = self._speakers()
 
     @property
     def estimators(self) -> Sequence[Estimator]:
@@ -61,31 +80,27 @@ class Blend:
 
     def observe(self, event: Event, now: float) -> Collection[str]:
         """Show the event to every estimator; return the agents that any of them names, each once."""
+        hearing = self._hearing.get(type(event))
+        if hearing is None:
+            hearing = self._hearing[type(event)] = self._hearers(type(event))
         changed: Collection[str] = ()
-        for estimator in self._estimators:
-            named = estimator.observe(event, now)
+        for place, observe in hearing:
+            named = observe(event, now)
             if named:
+                if place in self._silent:
+                    self._silent.remove(place)
+                    self._asked = self._speakers()
                 changed = dict.fromkeys((*changed, *named)) if changed else named
         return changed
 
     def ask(self, agent: str, earliest: float = -math.inf) -> list[Estimate | None]:
         """Return what each estimator says, admitted or not, in their order: its nearest estimate with
         `due >= earliest`, None where it has none."""
-        bound = None if self._declared is None else self._declared.not_before(agent)
-        if bound is not None and bound >= earliest:
-            earliest = -math.inf
-        elif self._whole and earliest > -math.inf:
-            # What comes at a step falls after the step before it.
-            earliest = math.nextafter(math.ceil(earliest) - 1, math.inf)
-        found = [estimator.estimate(agent, earliest) for estimator in self._estimators]
-        if bound is not None:
-            found = [estimate and _raised(estimate, bound) for estimate in found]
-        return [estimate and _whole(estimate) for estimate in found] if self._whole else found
+        return self._ask(agent, earliest)[0]
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the estimate that holds, of those with `due >= earliest`, or None where there is none."""
-        estimates = self.ask(agent, earliest)
-        return self._choose(estimates, _dues(estimates))
+        return self._choose(*self._ask(agent, earliest))
 
     def renew(self, agent: str, now: float, earliest: float = -math.inf) -> Estimate | None:
         """Return the estimate that holds from clock value `now` on, and note for the score what each estimator
@@ -94,8 +109,7 @@ class Blend:
         What is before `earliest` gives way to what comes next; where nothing does, it is returned as it is, and
         counts as nothing in the score.
         """
-        estimates = self.ask(agent, earliest)
-        dues = _dues(estimates)
+        estimates, dues = self._ask(agent, earliest)
         self.quality.estimated(agent, dues, estimates, now)
         self._watch(agent, min(dues))
         chosen = self._choose(estimates, dues)
@@ -117,7 +131,45 @@ class Blend:
         self.quality.forget(agent)
         self._soonest.pop(agent, None)
 
+    def _hearers(self, kind: type[Event]) -> Sequence[tuple[int, _Observe]]:
+        found = [e.handler(kind) if isinstance(e, ByType) else e.observe for e in self._estimators]
+        return [(place, observe) for place, observe in enumerate(found) if observe is not None]
+
+    def _speakers(self) -> Sequence[tuple[int, Callable[[str, float], Estimate | None]]]:
+        return [(place, e.estimate) for place, e in enumerate(self._estimators) if place not in self._silent]
+
+    def _ask(self, agent: str, earliest: float) -> tuple[list[Estimate | None], tuple[float, ...]]:
+        """Return what each estimator says, and the dues of that, infinity for None."""
+        bound = None if self._declared is None else self._declared.not_before(agent)
+        if bound is not None and bound >= earliest:
+            earliest = -math.inf
+        elif self._whole:
+            earliest = self._just_after_the_step_before(earliest)
+        estimates: list[Estimate | None] = [None] * len(self._estimators)
+        dues = [math.inf] * len(self._estimators)
+        for place, estimate_of in self._asked:
+            estimate = estimate_of(agent, earliest)
+            if estimate is None:
+                continue
+            if bound is not None:
+                estimate = _raised(estimate, bound)
+            if self._whole and estimate.due % 1 > 0:
+                estimate = estimate._replace(due=float(math.ceil(estimate.due)))
+            estimates[place] = estimate
+            dues[place] = estimate.due
+        return estimates, tuple(dues)
+
+    def _just_after_the_step_before(self, earliest: float) -> float:
+        """Return from when on something falls to the first step that isn't before `earliest`: most ask for the same."""
+        if earliest != self._floor[0]:
+            floor = math.nextafter(math.ceil(earliest) - 1, math.inf) if earliest > -math.inf else earliest
+            self._floor = earliest, floor
+        return self._floor[1]
+
     def _choose(self, estimates: Sequence[Estimate | None], dues: Sequence[float]) -> Estimate | None:
+        if dues.count(math.inf) == len(dues) - 1:
+            place = dues.index(min(dues))
+            return estimates[place] if self.quality.admitted[place] else None
         whose = nearest(dues, self.quality.admitted).whose
         return None if whose < 0 else estimates[whose]
 
@@ -134,17 +186,7 @@ class Blend:
             heapify(self._passing)
 
 
-def _dues(estimates: Sequence[Estimate | None]) -> tuple[float, ...]:
-    return tuple([math.inf if estimate is None else estimate.due for estimate in estimates])
-
-
 def _raised(estimate: Estimate, bound: float) -> Estimate:
     if estimate.due >= bound:
         return estimate
     return Estimate(bound, estimate.confidence, f"{estimate.basis} (not before)")
-
-
-def _whole(estimate: Estimate) -> Estimate:
-    if estimate.due % 1 > 0:
-        return replace(estimate, due=float(math.ceil(estimate.due)))
-    return estimate

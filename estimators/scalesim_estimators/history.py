@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -124,7 +125,7 @@ class HistoryEstimator(ByType):
         for follower, lag in self._pasts[agent].usual_followers():
             theirs = self._pasts.get(follower)
             if theirs is not None and theirs.last < now and not theirs.idle:
-                theirs.follows.say(now + lag, theirs.last, f"follows {agent}")
+                theirs.foresee_as_follower(now + lag, f"follows {agent}")
                 yield follower
 
     def _rest(self, event: AgentIdled, now: float) -> Collection[str]:
@@ -156,7 +157,8 @@ class _Way:
 
     def say(self, due: float, last: float, why: str) -> None:
         """Foresee an invocation at `due` of an agent that was last invoked at `last`."""
-        self.due, self._last, self.why = due, last, why
+        # Many agents are foreseen for the same reason.
+        self.due, self._last, self.why = due, last, sys.intern(why)
 
     def judge(self, now: float) -> None:
         """The agent is invoked: what was said is right or wrong, and no longer holds."""
@@ -168,6 +170,10 @@ class _Way:
             self._hits *= _TRIALS_KEPT / self._trials
             self._trials = _TRIALS_KEPT
         self.due = math.inf
+
+
+_SILENT = _Way()
+"""The way of all who were never foreseen by it."""
 
 
 class _Past:
@@ -197,7 +203,9 @@ class _Past:
         """Who was invoked after the agent: how often, how much of that is doubtful, how long after, and by how much
         that varies."""
         self.idle = False
-        self.period, self.follows, self.hours, self.usual = _Way(), _Way(), _Way(), _Way()
+        self.period, self.usual = _Way(), _Way()
+        self.hours = _Way() if by_hours else _SILENT
+        self.follows = _SILENT
         self._count_hour(now)
 
     @property
@@ -233,6 +241,12 @@ class _Past:
         """Foresee the next call after a gap that is usual."""
         if not self.idle:
             self.usual.say(self.last + gap, self.last, f"usual gap {gap:.4g}")
+
+    def foresee_as_follower(self, due: float, why: str) -> None:
+        """Foresee the next call after somebody else's."""
+        if self.follows is _SILENT:
+            self.follows = _Way()
+        self.follows.say(due, self.last, why)
 
     def followed_by(self, agent: str, lag: float) -> None:
         """Another agent was invoked `lag` clock units after this one's last invocation, and not since."""

@@ -24,6 +24,7 @@ TRUST = 4
 _NEIGHBOURS = 32
 _CHANGES_KEPT = 8
 _SLACK = 0.1
+_USUAL_KEPT = 1024
 
 
 _Row = tuple[float, tuple[float, ...], tuple[float, ...]]
@@ -82,6 +83,7 @@ class Quality:
         "_scores",
         "_seen",
         "_silence",
+        "_usual",
         "admitted",
         "names",
     )
@@ -97,7 +99,8 @@ class Quality:
         self._needed = [EVIDENCE] * len(names)
         self._learned = len(names) - 1
         self._silence: _Row = (-math.inf, (math.inf,) * len(names), (0.0,) * len(names))
-        self._rows: dict[str, deque[_Row]] = {}
+        self._usual: dict[tuple[float, ...], tuple[float, ...]] = {}
+        self._rows: dict[str, list[_Row]] = {}
         self._dropped: set[str] = set()
         """Agents of which older rows are no longer known."""
         self._invoked: dict[str, float] = {}
@@ -134,14 +137,23 @@ class Quality:
         if rows is None:
             if min(dues) == math.inf:
                 return
-            rows = self._rows[agent] = deque(maxlen=_CHANGES_KEPT)
-        if rows and rows[-1][0] == now:
+            self._rows[agent] = [(now, dues, self._confidences(estimates))]
+            return
+        if rows[-1][0] == now:
             rows.pop()
         if not rows or rows[-1][1] != dues:
             if len(rows) == _CHANGES_KEPT:
                 self._dropped.add(agent)
-            confidences = tuple([0.0 if estimate is None else estimate.confidence for estimate in estimates])
-            rows.append((now, dues, confidences))
+                del rows[0]
+            rows.append((now, dues, self._confidences(estimates)))
+
+    def _confidences(self, estimates: Sequence[Estimate | None]) -> tuple[float, ...]:
+        """Return how sure the estimators are. Most agents are spoken of alike: then it is the same object."""
+        now = tuple([0.0 if estimate is None else estimate.confidence for estimate in estimates])
+        known = self._usual.get(now)
+        if known is None and len(self._usual) < _USUAL_KEPT:
+            known = self._usual[now] = now
+        return now if known is None else known
 
     def invoked(self, agent: str, now: float, step: float) -> Collection[str]:
         """Score an invocation at clock value `now` of a clock that advances by `step`; where this changes who is

@@ -25,11 +25,7 @@ BRINGING = (Action.LOAD, Action.TOUCH)
 
 def owners(population: Population, lora: str) -> list[Agent]:
     """Return the agents that have bound a LoRA."""
-    return [
-        agent
-        for agent in population.agents.values()
-        if agent.memory is not None and agent.memory.lora_name == lora
-    ]
+    return [population.agents[key] for key in population.loras.get(lora, ())]
 
 
 class Orders:

@@ -66,6 +66,9 @@ class DeviceTree(BlockTree):
         """Yield all agents."""
         return iter(self._lengths)
 
+    def take_changed(self) -> None:
+        """Say that what is resident may have changed of all."""
+
     def groups(self) -> Iterator[Group]:
         """Yield the blocks that no request uses, by agent, the least recently used first."""
         for agent, blocks in self._device.idle():

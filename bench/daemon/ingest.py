@@ -1,0 +1,74 @@
+"""From the feed to updated dues, against a bare loop that receives and decodes the same bytes.
+
+The bare loop is the least that anything must do which hears of events in Python: a blocking `recv_multipart` at a
+socket of the daemon's kind, and `msgspec.msgpack.decode` into maps and lists, which are then forgotten. Nothing is
+checked, nothing kept, and nobody else is served meanwhile.
+
+The daemon is a whole one (feed, gate, estimators, due board, cycles, broadcast, API) without Redis and engines; what
+they add is shown beside. Each event gives an agent of 10,000 another due: checked, put in order after others of its
+source, foreseen by every estimator, blended, noted for the score, and on the board. All of it waits in ZeroMQ's buffers
+when either reader begins, so that no sender is waited for. Time is the CPU time of the thread that reads: what else
+runs on the machine hits what is longer more often. The daemon asks frames, and not the socket, whether another follows,
+which is quicker than `recv_multipart`.
+
+Also shown is what is left of the bare loop's rate where it makes checked events of the maps (`wire.py`), and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.daemon.rig import Stopwatch, daemon, read_bare, reading
+from bench.daemon.said import speaking
+from scalesim_daemon.wire import parse_all
+
+AGENTS = 10_000
+EVENTS = {1: 20_000, 100: 100_000}
+WITHIN = 120.0
+
+
+def ingest(rounds: int, seed: int) -> Iterator[Mapping[str, float]]:
+    """Yield of each round the shares that the daemon reaches of the bare loop's rate."""
+    for number in range(rounds):
+        found: dict[str, float] = {}
+        for per_message in EVENTS:
+            bare = _bare(per_message, seed + number)
+            checked = _bare(per_message, seed + number, parse_all)
+            alone = _daemon(per_message, seed + number, {"enabled": False})
+            kept = _daemon(per_message, seed + number, {})
+            found[f"ingest_{per_message}_fraction"] = bare / alone
+            found[f"ingest_{per_message}_fraction, with Valkey"] = bare / kept
+            found[f"ingest_{per_message}_fraction, nothing but checked"] = bare / checked
+            found[f"bare loop, us per event, {per_message} a message"] = 1e6 * bare / EVENTS[per_message]
+            found[f"daemon, us per event, {per_message} a message"] = 1e6 * alone / EVENTS[per_message]
+        yield found
+
+
+def _bare(per_message: int, seed: int, then: Callable[[list[Any]], object] | None = None) -> float:
+    with tempfile.TemporaryDirectory(prefix="ingest-") as name:
+        endpoint = f"ipc://{name}/feed"
+        with speaking("flood", endpoint, AGENTS, EVENTS[per_message], per_message, seed):
+            return read_bare(endpoint, 1 + EVENTS[per_message] // per_message, then)
+
+
+def _daemon(per_message: int, seed: int, redis: Mapping[str, Any]) -> float:
+    with tempfile.TemporaryDirectory(prefix="ingest-") as name:
+        folder = Path(name)
+        store = {"data_dir": str(folder / "valkey"), **redis}
+        with speaking("flood", f"ipc://{folder}/flood", AGENTS, EVENTS[per_message], per_message, seed):
+            return asyncio.run(time_daemon(folder, 1 + EVENTS[per_message] // per_message, store))
+
+
+async def time_daemon(folder: Path, messages: int, store: Mapping[str, Any]) -> float:
+    """Return the seconds in which a daemon takes in so many messages that wait for it."""
+    watch = Stopwatch(messages)
+    async with asyncio.timeout(WITHIN), daemon(folder, redis=store) as sidecar:
+        sidecar.recorder = watch  # type: ignore[assignment]
+        async with reading(sidecar, f"ipc://{folder}/flood"):
+            await watch.done.wait()
+        assert len(sidecar.population.board) > 0
+    return watch.seconds

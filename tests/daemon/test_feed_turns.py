@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import zmq
+
+from scalesim_client.codec import encode, pack_frames
+from scalesim_client.events import ActivityStarted, Event, StreamOpened
+from scalesim_daemon.feed import Feed
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.settings import LoraSettings, RunMode, Settings
+
+MESSAGES = 3000
+WITHIN = 20.0
+
+
+async def turns_of_others(feed: Feed, sidecar: Sidecar) -> int:
+    """Return how many turns somebody else has had by the time that all is taken in."""
+    task, turns = asyncio.create_task(feed.run()), 0
+    async with asyncio.timeout(WITHIN):
+        while sidecar.counts["messages"] < MESSAGES:
+            # Only turns in which something was taken in count.
+            before = sidecar.counts["messages"]
+            await asyncio.sleep(0)
+            turns += sidecar.counts["messages"] > before
+    task.cancel()
+    await asyncio.wait([task])
+    return turns
+
+
+def test_others_have_their_turn_while_a_flood_comes_in(tmp_path: Path) -> None:
+    """What waits is taken in many messages at a time, and not all at once."""
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.connect(f"ipc://{tmp_path}/feed")
+    opened = StreamOpened(simulation="s", source="s", incarnation=1, clock="step")
+    events: list[Event] = [opened, *(ActivityStarted(agent=f"a{n}", for_=n) for n in range(1, MESSAGES))]
+    for seq, event in enumerate(events):
+        socket.send_multipart(pack_frames("s", seq, encode(0.0, [event])))
+    loras = LoraSettings(links_dir=tmp_path / "links", staging_dir=tmp_path / "staging")
+    library = LoraLibrary.open(loras)
+    sidecar = Sidecar(Settings(loras=loras), library, None, RunMode.OBSERVE)
+    feed = Feed(sidecar, f"ipc://{tmp_path}/feed", ())
+    try:
+        turns = asyncio.run(turns_of_others(feed, sidecar))
+        assert 3 < turns < MESSAGES / 3
+        assert len(sidecar.population.board) == MESSAGES - 1
+        assert socket.poll(5000)
+    finally:
+        feed.close()
+        library.close()
+        context.destroy(linger=0)
