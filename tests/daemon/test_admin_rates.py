@@ -33,7 +33,7 @@ def test_hosts_that_are_never_heard_again_take_no_memory() -> None:
 def test_who_asks_too_often_is_told_so(sidecar: Sidecar) -> None:
     async def ask(host: str, path: str, times: int) -> list[httpx.Response]:
         transport = httpx.ASGITransport(app=api, client=(host, 1234))
-        async with httpx.AsyncClient(transport=transport, base_url="http://sidecar") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return [await client.get(path) for _ in range(times)]
 
     async def scene() -> None:

@@ -87,7 +87,8 @@ def test_it_shows_agents_engines_plan_and_what_prefetches_came_to(whole: Whole) 
             assert "mode active" in screen.text("head") and "4 of 4 agents" in screen.text("head")
             await screen.wait(lambda: bool(screen.table("engines")))
             assert screen.table("engines")[0][:2] == ["engine-0", "up"]
-            assert "prefetches: 1" in screen.text("outcomes") and "copies of LoRAs" in screen.text("outcomes")
+            await screen.wait(lambda: "prefetches: 1" in screen.text("outcomes"))
+            assert "copies of LoRAs" in screen.text("outcomes")
             whole.say({"type": "step.advanced", "now": 4.0})
             await screen.wait(lambda: screen.agent("town/a0")[1] == "6 step")
 
