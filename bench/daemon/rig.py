@@ -19,7 +19,8 @@ from scalesim_daemon.feed import Feed
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
-from scalesim_daemon.settings import RunMode, Settings, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import RunMode, Settings
 
 
 def settings(folder: Path, **more: Any) -> Settings:

@@ -29,7 +29,8 @@ from scalesim_daemon.door import MalformedMessage, events_in
 from scalesim_daemon.gate import Gate
 from scalesim_daemon.population import Population
 from scalesim_daemon.recording.format import BadRecording, read_header, read_records
-from scalesim_daemon.settings import ConfigError, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError
 from scalesim_daemon.sscheduler import BadUpdate, read_update
 from scalesim_daemon.view import EngineView
 

@@ -11,7 +11,8 @@ import typer
 
 from scalesim_daemon.app import serve as serve_until_stopped
 from scalesim_daemon.recording.command import send_again
-from scalesim_daemon.settings import ConfigError, RunMode, load_settings, parse_engine
+from scalesim_daemon.setting_sources import load_settings, parse_engine
+from scalesim_daemon.settings import ConfigError, RunMode
 from scalesim_daemon.whatif import command
 
 app = typer.Typer(help="Runs the ScaleSim sidecar.", no_args_is_help=True, add_completion=False)

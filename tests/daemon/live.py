@@ -19,7 +19,7 @@ from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 from scalesim_client.codec import pack_frames
 from scalesim_daemon.app import running
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import load_settings
+from scalesim_daemon.setting_sources import load_settings
 
 WITHIN = 15.0
 

@@ -15,7 +15,8 @@ from scalesim_daemon.admin.access import Role, Tokens, read_tokens
 from scalesim_daemon.api import build_api
 from scalesim_daemon.cli import app
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import ConfigError, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError
 from tests.daemon.live import daemon
 from tests.daemon.still import ask
 

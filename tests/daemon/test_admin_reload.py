@@ -21,7 +21,8 @@ from scalesim_daemon.admin.reload import shown
 from scalesim_daemon.app import running
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import LogSettings, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import LogSettings
 from tests.daemon.live import WITHIN, overrides, until
 from tests.daemon.still import add_engine, ask
 

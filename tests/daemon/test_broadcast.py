@@ -33,7 +33,8 @@ from scalesim_daemon.broadcast import RESTATE_SECONDS, Broadcast, DueLedger
 from scalesim_daemon.gate import Closed, Opened, Restated, Said, Stream
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.population import Population
-from scalesim_daemon.settings import ConfigError, RunMode, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError, RunMode
 from tests.daemon.live import WITHIN, daemon, overrides, until
 from tests.daemon.still import open_stream, say, still_sidecar
 

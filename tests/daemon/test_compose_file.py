@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scalesim_daemon.settings import Settings, load_settings, parse_engine
+from scalesim_daemon.setting_sources import load_settings, parse_engine
+from scalesim_daemon.settings import Settings
 from tests.daemon.deployments import ROOT, STOPS_WITHIN, check_command, containers, pod
 
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from scalesim_daemon.settings import load_settings
+from scalesim_daemon.setting_sources import load_settings
 from tests.daemon.ctl_rig import Whole, call, in_a_thread, populate
 
 ADMIN, VIEWER, PUBLISHER = (f"{role}-token-0123456789" for role in ("admin", "viewer", "publisher"))

@@ -14,7 +14,8 @@ import pytest
 
 from scalesim_daemon.api import build_api
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import ENV_PREFIX, Settings, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ENV_PREFIX, Settings
 from tests.daemon.deployments import MANIFEST, ROOT, STOPS_WITHIN, check_command, containers, manifest, pod
 
 UNIT = ROOT / "configs" / "systemd" / "scalesimd.service"

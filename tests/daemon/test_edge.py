@@ -11,7 +11,7 @@ import httpx
 from bench.rig.daemon import DaemonProcess
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
 from scalesim_client import Publisher
-from scalesim_daemon.settings import load_settings
+from scalesim_daemon.setting_sources import load_settings
 from tests.daemon.live import until
 
 EDGE = Path(__file__).parents[2] / "configs" / "edge.yaml"

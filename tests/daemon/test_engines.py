@@ -7,7 +7,8 @@ import pytest
 from scalesim_adapters.sglang.adapter import SglangAdapter
 from scalesim_adapters.vllm.adapter import VllmAdapter
 from scalesim_daemon.engines import connect
-from scalesim_daemon.settings import ConfigError, load_settings, parse_engine
+from scalesim_daemon.setting_sources import load_settings, parse_engine
+from scalesim_daemon.settings import ConfigError
 
 
 @pytest.mark.parametrize(("kind", "adapter"), [("vllm", VllmAdapter), ("sglang", SglangAdapter)])

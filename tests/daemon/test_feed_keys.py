@@ -14,7 +14,8 @@ from scalesim_client import Curve, Publisher
 from scalesim_client.curve import main, make_keys
 from scalesim_daemon.app import running
 from scalesim_daemon.gate import MAX_SOURCES, Gate
-from scalesim_daemon.settings import ConfigError, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError
 from tests.daemon.live import daemon, overrides, until
 
 pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq was built without CURVE")

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from scalesim_client.events import MAX_MESSAGE_BYTES
-from scalesim_daemon.settings import ConfigError, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError
 from tests.daemon.gateway_rig import gateway
 from tests.daemon.live import WITHIN, daemon, emulator
 from tests.daemon.raw_engine import HEAD, Line, chunk, raw_engine

@@ -10,7 +10,7 @@ import pytest
 
 from scalesim_client import Publisher
 from scalesim_daemon.loras import LoraError, LoraLibrary
-from scalesim_daemon.settings import load_settings
+from scalesim_daemon.setting_sources import load_settings
 from tests.daemon.live import daemon, until
 from tests.daemon.lora_files import BYTES, make_lora, staged_copies, weights
 

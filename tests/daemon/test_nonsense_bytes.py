@@ -14,7 +14,8 @@ from scalesim_adapters.base import FeedLost
 from scalesim_adapters.http import read_json
 from scalesim_adapters.kvevents.decode import Decoder
 from scalesim_daemon.recording.format import BadRecording, read_header, read_records
-from scalesim_daemon.settings import ConfigError, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError
 
 STORED = {
     "type": "BlockStored",

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from scalesim_client.events import MAX_MESSAGE_BYTES
 from scalesim_daemon.app import running
 from scalesim_daemon.loop import Sidecar
-from scalesim_daemon.settings import ConfigError, SschedulerSettings, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError, SschedulerSettings
 from scalesim_daemon.sscheduler import LARGEST, BadUpdate, agent_of, lora_name, read_update
 from tests.daemon.live import daemon, overrides
 from tests.daemon.still import ask, say, still_sidecar

@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from scalesim_adapters.hostbuf.segment import Segment
 from scalesim_daemon.app import running
 from scalesim_daemon.segments import provide_segments
-from scalesim_daemon.settings import ConfigError, EngineSettings, load_settings
+from scalesim_daemon.setting_sources import load_settings
+from scalesim_daemon.settings import ConfigError, EngineSettings
 from tests.conftest import SMALL
 from tests.daemon.live import daemon, emulator, overrides
 

@@ -10,14 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from scalesim_daemon.settings import (
-    ConfigError,
-    EngineSettings,
-    RunMode,
-    Settings,
-    load_settings,
-    parse_engine,
-)
+from scalesim_daemon.setting_sources import load_settings, parse_engine
+from scalesim_daemon.settings import ConfigError, EngineSettings, RunMode, Settings
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "example.yaml"
 

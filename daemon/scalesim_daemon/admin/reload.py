@@ -15,8 +15,9 @@ from scalesim_daemon.admin.access import Tokens, read_tokens
 from scalesim_daemon.admin.models import Change, ConfigState, Reloaded
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.setting_sources import refusal
 from scalesim_daemon.setting_values import redacted
-from scalesim_daemon.settings import ConfigError, Settings, refusal
+from scalesim_daemon.settings import ConfigError, Settings
 
 AT_ONCE = (
     "api.viewer_token",
