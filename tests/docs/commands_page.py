@@ -22,8 +22,7 @@ HEAD = """\
 looks at an engine before the daemon does. Both come with `scalesim-sidecar[daemon]`, and explain themselves with
 `--help`.
 """
-# A package may keep its commands in a module of that name.
-APPS: dict[str, Any] = {"scalesimd": cli.app, "scalesimctl": getattr(ctl, "app", ctl)}
+APPS: dict[str, Any] = {"scalesimd": cli.app, "scalesimctl": ctl.app}
 
 
 def commands() -> dict[str, Any]:

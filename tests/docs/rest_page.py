@@ -44,6 +44,8 @@ def page() -> str:
     """Return the page."""
     with TemporaryDirectory() as folder:
         document = build_api(still_sidecar(Path(folder))).openapi()
+    tags = {tag for of in document["paths"].values() for route in of.values() for tag in route["tags"]}
+    assert tags == set(SUBJECTS), "every tag has its heading"
     parts = [HEAD]
     for tag, title in SUBJECTS.items():
         parts.append(f"## {title}\n")
@@ -57,13 +59,6 @@ def page() -> str:
     parts.append("## Shapes\n")
     parts += ["\n".join(_shape(name, shapes[name])) + "\n" for name in sorted(shapes) if name not in FORM]
     return "\n".join(parts)
-
-
-def subjects_of(document: Mapping[str, Any]) -> set[str]:
-    """Return the tags that routes have."""
-    return {
-        tag for methods in document["paths"].values() for route in methods.values() for tag in route["tags"]
-    }
 
 
 def _route(method: str, path: str, route: Mapping[str, Any]) -> Iterator[str]:
