@@ -157,12 +157,12 @@ class Link(threading.Thread):
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._turned_away = False
+                self._turned_away, self._knock_at = False, None
                 self._open()
             elif event & REFUSALS:
                 if not self._turned_away:
                     logger.warning(
-                        "the daemon refuses the connection: it takes keys, or none, or others (curve)"
+                        "the daemon ends the handshake: it goes, or it takes keys, or none, or others (curve)"
                     )
                 self._turned_away = True
                 self._knock_at = time.monotonic() + RECONNECT_MAX_MS / 1000

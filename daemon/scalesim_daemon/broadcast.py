@@ -176,7 +176,7 @@ class Broadcast:
             if told.startswith(b"\x01"):
                 self._topics.add(told[1:])
                 new = True
-            else:
+            elif told.startswith(b"\x00"):
                 # The last who wanted it has gone.
                 self._topics.discard(told[1:])
         return new

@@ -156,6 +156,8 @@ class Feed:
                 await self._replay(publisher.replay, seen + 1, seq)
             seen = seen if seq is None else seq
             self._take(frames)
+            # What has come already is received without a turn of the loop, here and in a replay.
+            await asyncio.sleep(0)
 
     async def _replay(self, endpoint: str, start: int, stop: int) -> None:
         """Ask the publisher for messages `start` to `stop - 1`; what it no longer has stays a gap for the gate."""
@@ -170,6 +172,7 @@ class Feed:
                     if seq is None or seq >= stop:
                         return
                     self._take(frames)
+                    await asyncio.sleep(0)
         except TimeoutError:
             log.warning(
                 "replay not answered", endpoint=endpoint, remedy="check the publisher's replay endpoint"

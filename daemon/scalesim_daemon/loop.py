@@ -34,7 +34,7 @@ from scalesim_daemon.population import Changes, Memory, Population
 from scalesim_daemon.recording.recorder import Recorder
 from scalesim_daemon.records import Record
 from scalesim_daemon.settings import RunMode, Settings
-from scalesim_daemon.snapshot import Ranking, block_cache, lora_cache, model_cache
+from scalesim_daemon.snapshot import Ranking, block_cache, follow, lora_cache, model_cache
 from scalesim_daemon.timings import Timings
 from scalesim_daemon.tracing import Traces
 
@@ -153,6 +153,8 @@ class Sidecar:
         self._tell_engines(changes)
         self._tell_mirror(changes)
         self._tell_plugins(changes)
+        for driver in self.drivers.values():
+            follow(driver.view, self.population)
         settle(self.operations, self.drivers, self.mode)
         self.plans, self.model_plan = {}, ()
         if self.mode is not RunMode.PAUSED:

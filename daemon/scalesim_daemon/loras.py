@@ -176,8 +176,11 @@ class LoraLibrary:
             for entry in self._read_records():
                 try:
                     self._allowed(entry.name, entry.original)
-                except LoraError as error:
-                    log.warning("link to a LoRA outside the roots no longer used", error=str(error))
+                except (LoraError, OSError) as error:
+                    log.warning("link to a LoRA no longer used", error=str(error))
+                    # An engine may still have it by that link: it leads to the original, and its copy goes.
+                    if _target(entry.link) not in (None, entry.original):
+                        self._point(entry.link, entry.original)
                     continue
                 if not self._is_whole(entry):
                     if not self._is_true(entry.link, entry.original):
@@ -220,7 +223,7 @@ class LoraLibrary:
         original = _real(name, original)
         if self._roots is None:
             return original
-        for path in chain((original,), (_real(name, file) for file in _entries(original))):
+        for path in chain((original,), (_real(name, file) for file in _files(original))):
             if not any(path.is_relative_to(root) for root in self._roots):
                 where = ", ".join(map(str, self._roots)) or "none is set, and other hosts may bring events"
                 raise LoraError(
@@ -352,10 +355,6 @@ def _real(name: str, path: Path) -> Path:
         raise LoraError(f"LoRA {name}: {str(path)!r} leads nowhere: {error}") from None
 
 
-def _entries(directory: Path) -> Iterator[Path]:
-    yield from directory.iterdir() if directory.is_dir() else ()
-
-
 def _target(link: Path) -> Path | None:
     try:
         return link.readlink()
@@ -372,7 +371,7 @@ def _content(directory: Path) -> list[Path]:
 
 def _files(directory: Path) -> list[Path]:
     """What a copy takes: no engine looks into subdirectories, where training leaves its checkpoints."""
-    return [path for path in sorted(directory.iterdir()) if path.is_file()]
+    return [path for path in sorted(directory.iterdir()) if path.is_file()] if directory.is_dir() else []
 
 
 def _allocate(path: Path, size: int) -> None:

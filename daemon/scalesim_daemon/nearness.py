@@ -53,10 +53,14 @@ class Nearness:
         self.lacking = Order(population)
         self._watch = population.watch()
 
-    def refresh(self, tree: Tree) -> None:
-        """Take in what has changed; `tree` may be another one than before."""
+    def refresh(self, tree: Tree | None) -> None:
+        """Take in what has changed; `tree` may be another one than before, None where no prefix is known any more."""
         moved = self._watch.copy()
         self._watch.clear()
+        if tree is None:
+            self.everyone.clear()
+            self.lacking.clear()
+            return
         changed = tree.take_changed()
         if changed is None or tree is not self.tree:
             self.tree = tree
@@ -67,8 +71,14 @@ class Nearness:
         lacking: set[str] = set()
         for agent in changed:
             blocks = tree.prefix_blocks(agent)
-            (known.add if blocks else self.everyone.drop)(agent)
-            (lacking.add if blocks > tree.resident_blocks(agent) else self.lacking.drop)(agent)
+            if blocks:
+                known.add(agent)
+            else:
+                self.everyone.drop(agent)
+            if blocks > tree.resident_blocks(agent):
+                lacking.add(agent)
+            else:
+                self.lacking.drop(agent)
         self.everyone.put(moved, known)
         self.lacking.put(moved, lacking)
 

@@ -76,18 +76,27 @@ class Ranking:
         return 0 if known is None else known.recency
 
 
+def follow(view: EngineView, population: Population) -> Nearness | None:
+    """Bring the order of an engine's agents up to date and return it; None where no prefix is known. It is to be done
+    also while nothing is planned there: else what changes piles up."""
+    if view.order is not None:
+        view.order.refresh(view.tree)
+    elif view.tree is not None:
+        view.order = Nearness(view.tree, population)
+        view.order.refresh(view.tree)
+    return view.order if view.tree is not None else None
+
+
 def block_cache(
     view: EngineView, ranking: Ranking, at_home: Callable[[str], bool], chunk_tokens: int
 ) -> BlockCache | None:
     """Return the picture of the engine's device blocks; None where it isn't known well enough to plan on."""
     tree, info = view.tree, view.info
-    if tree is None or info is None or view.capacity is None or not view.known:
+    order = follow(view, ranking.population)
+    if tree is None or order is None or info is None or view.capacity is None or not view.known:
         return None
-    if view.order is None:
-        view.order = Nearness(tree, ranking.population)
-    view.order.refresh(tree)
     view.demoted.difference_update([agent for agent in view.demoted if not tree.prefix_blocks(agent)])
-    wishes = NearWishes(view.order, ranking, at_home)
+    wishes = NearWishes(order, ranking, at_home)
     # A prompt in a slot is one block, of which an act loads one chunk after the other.
     chunk = max(1, chunk_tokens // tree.block_size)
     lots: Sequence[Lot] = Drawn(_lot(group, wishes.nearness) for group in tree.groups())

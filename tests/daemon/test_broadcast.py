@@ -217,6 +217,22 @@ def test_with_nothing_new_it_says_that_it_lives_and_once_a_minute_everything(tmp
     assert numbers == [numbers[0] + offset for offset in range(4)]
 
 
+def test_who_says_what_is_no_subscription_goes_on_hearing(tmp_path: Path) -> None:
+    broadcast = Broadcast(f"ipc://{tmp_path}/dues", Population())
+    with zmq.Context() as context, context.socket(zmq.XSUB) as plugin:
+        plugin.connect(broadcast.address)
+        for said in (b"\x01", b"\x02"):
+            plugin.send(said)
+        deadline = monotonic() + WITHIN
+        for wall in (0.0, RESTATE_SECONDS):
+            while not plugin.poll(5):
+                assert monotonic() < deadline
+                broadcast.publish(frozenset(), wall)
+            while plugin.poll(100):
+                plugin.recv_multipart()
+    broadcast.close()
+
+
 def test_an_address_in_use_stops_the_start(tmp_path: Path) -> None:
     first = Broadcast("tcp://127.0.0.1:*", Population())
     with pytest.raises(ConfigError, match=r"broadcast\.bind"):

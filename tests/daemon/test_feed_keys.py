@@ -87,7 +87,7 @@ def test_who_has_a_known_key_is_heard_and_nobody_else(
                     publisher.activity("a", for_=1.0)
 
                 async def refused() -> bool:
-                    return caplog.text.count("refuses the connection") >= 2 and set(
+                    return caplog.text.count("ends the handshake") >= 2 and set(
                         sidecar.gate.streams()
                     ) == {"friend"}
 

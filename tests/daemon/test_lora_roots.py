@@ -83,11 +83,12 @@ def test_links_made_before_there_were_roots_are_no_longer_used(tmp_path: Path) -
     free = LoraLibrary(tmp_path / "links", tmp_path / "staging", BYTES)
     free.recover()
     link = free.link("alice", folders[0])
+    free.stage("alice")
     free.close()
     rooted = LoraLibrary(tmp_path / "links", tmp_path / "staging", BYTES, [tmp_path / "loras"])
     assert rooted.recover().links == 0
-    # An engine may have loaded from it: it stays as it is until it means something else.
-    assert link.readlink() == folders[0]
+    # An engine may have loaded from it: it leads to the original until it means something else, and its copy is gone.
+    assert link.readlink() == folders[0] and rooted.inventory() == ({}, BYTES)
     assert rooted.link("alice", folders[1]) == link
     assert link.readlink() == folders[1]
     rooted.close()

@@ -22,7 +22,7 @@ from scalesim_daemon.gate import Closed, Opened, Said, Stream
 from scalesim_daemon.plan import BlockCache
 from scalesim_daemon.plan_blocks import plan_blocks
 from scalesim_daemon.population import Population
-from scalesim_daemon.snapshot import Ranking, block_cache
+from scalesim_daemon.snapshot import Ranking, block_cache, follow
 from scalesim_daemon.view import EngineView
 from scalesim_daemon.wishes import Drawn, Wishes
 
@@ -122,6 +122,20 @@ def test_the_order_that_is_kept_up_is_the_one_that_a_look_at_all_agents_gives(se
     scene.population.apply([Closed(scene.streams[0])], scene.wall)
     scene.population.take_changes()
     assert_as_if_all_were_looked_at(scene.cache())
+
+
+def test_what_changes_while_nothing_is_planned_does_not_pile_up() -> None:
+    scene = Scene(0)
+    scene.view.known = False
+    for number in range(50):
+        name = f"passing{number}"
+        scene.say(0, MemoryBound(agent=name, token_ids=[99, 99, 0, 0]), ActivityStarted(agent=name, for_=1))
+        scene.say(0, AgentReleased(agent=name))
+        order = follow(scene.view, scene.population)
+    assert order is not None and not order._watch
+    assert scene.view.tree is not None and not scene.view.tree.take_changed()
+    scene.view.tree = None
+    assert follow(scene.view, scene.population) is None
 
 
 def test_a_source_that_has_gone_leaves_no_order_behind() -> None:

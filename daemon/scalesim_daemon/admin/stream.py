@@ -135,9 +135,11 @@ class Hub:
             self._joined.clear()
             started = monotonic()
             await self.look()
-            # Whoever joins meanwhile is told at once.
+            took = monotonic() - started
+            # Whoever joins is told soon; those who come and go cost no more than half of the time.
+            await asyncio.sleep(took)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(LOOK_SECONDS, (monotonic() - started) / LARGEST_SHARE)):
+                async with asyncio.timeout(max(LOOK_SECONDS, took / LARGEST_SHARE) - took):
                     await self._joined.wait()
             if self._clients:
                 self._joined.set()
