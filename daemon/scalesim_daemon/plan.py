@@ -1,4 +1,4 @@
-"""What the planner sees and what it says: immutable. Seconds are wall seconds until the invocation."""
+"""What the planner sees, good until the next event, and what it says. Seconds are wall seconds until the invocation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the views to what the planner sees: one immutable picture of one engine."""
+"""From the views to what the planner sees: a picture of one engine, drawn as far as it is looked at."""
 
 from __future__ import annotations
 
