@@ -7,7 +7,9 @@ alone, and `NAME.key` for those whom it speaks to.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,29 +39,42 @@ class Curve:
     def load(cls, own: Path | str, server: Path | str) -> Curve:
         """Read a publisher's `NAME.key_secret`, and the daemon's `NAME.key`. Raises `OSError`, and `ValueError` where
         a key is missing."""
-        public, secret = load_certificate(own)
+        public, secret = read_keys(own)
         if secret is None:
             raise ValueError(f"{own} holds no secret key: name the file that ends in .key_secret")
-        return cls(load_certificate(server)[0], public, secret)
+        return cls(read_keys(server)[0], public, secret)
 
 
 def is_key(key: bytes) -> bool:
     """Whether this has the form of a key."""
     try:
         return len(key) == KEY_CHARACTERS and len(z85.decode(key)) == 32
-    except (KeyError, ValueError, ArithmeticError):
+    except (KeyError, ValueError, struct.error):
         return False
+
+
+def read_keys(file: Path | str) -> tuple[bytes, bytes | None]:
+    """Return a file's public key and its secret one, if it holds one. Raises `OSError`, and `ValueError` for what is no
+    file of keys."""
+    try:
+        public, secret = load_certificate(file)
+    except LookupError:
+        # pyzmq splits a line that names a key at its "=", whether there is one or not.
+        raise ValueError(f"{file} is no file of keys: a line lacks its =") from None
+    return public, secret
 
 
 def make_keys(folder: Path, name: str) -> tuple[Path, Path]:
     """Make a pair of keys; return the public file and the secret one, which its owner alone can read. Raises
     `FileExistsError` where the name has keys: who holds the old ones would be locked out."""
     folder.mkdir(parents=True, exist_ok=True)
-    secret = folder / f"{name}.key_secret"
+    public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
+    if public.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(public))
     # It has its mode before the secret is in it.
     os.close(os.open(secret, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    public, _ = create_certificates(folder, name)
-    return Path(public), secret
+    create_certificates(folder, name)
+    return public, secret
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,6 +21,7 @@ from scalesim_daemon.wire import Refused, parse, parse_all, said_at
 MAX_COUNTED_NAMES = 100
 MAX_SOURCES = 10_000
 """Sources that may be open at a time: who names ever new ones can't fill the memory."""
+_FULL = f"{MAX_SOURCES} sources are open, which is the most: close some"
 _OF_STREAMS = frozenset({StreamOpened, StreamClosed, StateSnapshot})
 """Events about a stream itself; all others are said of its agents and its clock."""
 
@@ -114,6 +115,7 @@ class Gate:
     """
 
     def __init__(self) -> None:
+        # In the order in which they were last heard.
         self._sources: dict[str, _Source] = {}
         self.counts: Counter[str] = Counter()
         self.unknown_types: Counter[str] = Counter()
@@ -133,16 +135,24 @@ class Gate:
             verdict = self._open(topic, seq, events[0], events[1:], refused)
             if verdict.error is None and topic in self._sources:
                 self._sources[topic].peer = peer
+                self._heard(topic)
             return verdict
         source = self._sources.get(topic)
         if source is not None and source.peer != peer and source.peer is not None:
             self.counts["fenced"] += 1
             return Verdict(refused=refused, resync=True)
-        if source is None and seq is None and not self._full:
+        forgotten: list[Admitted] = []
+        if source is None and seq is None:
+            room = self._make_room()
+            if room is None:
+                self.counts["unopened"] += 1
+                return Verdict(refused=[*refused, Refused("stream.opened", _FULL)], resync=True)
+            forgotten = room
             source = self._sources[topic] = _Source(Stream(topic, topic.replace("/", "-"), 0, "wall_seconds"))
         if source is None:
             self.counts["unopened"] += 1
             return Verdict(refused=refused, resync=True)
+        self._heard(topic)
         if seq is not None:
             arrival = source.sequence.admit(seq)
             if arrival is Arrival.DUPLICATE:
@@ -151,13 +161,23 @@ class Gate:
             if arrival is Arrival.GAP:
                 self.counts["gaps"] += 1
                 source.lost()
-        admitted = self._sort(source, events)
+        admitted = [*forgotten, *self._sort(source, events)]
         last = source.sequence.last
         return Verdict(admitted, refused, resync=source.stale, last_seq=last, accepted=len(events))
 
-    @property
-    def _full(self) -> bool:
-        return len(self._sources) >= MAX_SOURCES
+    def _heard(self, topic: str) -> None:
+        self._sources[topic] = self._sources.pop(topic)
+
+    def _make_room(self) -> list[Admitted] | None:
+        """Return who goes so that another source can come: nobody while there is room, and None where nobody can go.
+        Who has no connection, or a stale view, loses little and may come back: of these the longest silent goes."""
+        if len(self._sources) < MAX_SOURCES:
+            return []
+        for topic, source in self._sources.items():
+            if source.peer is None or source.stale:
+                del self._sources[topic]
+                return [Closed(source.stream)]
+        return None
 
     def _open(
         self, topic: str, seq: int | None, opened: StreamOpened, rest: Seq[Event], refused: Seq[Refused]
@@ -171,10 +191,10 @@ class Gate:
             self.counts["fenced"] += 1
             reason = f"incarnation {opened.incarnation} of {topic!r} is older than {known.stream.incarnation}"
             return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
-        if known is None and self._full:
-            reason = f"{MAX_SOURCES} sources are open, which is the most: close some"
+        forgotten = self._make_room() if known is None else []
+        if forgotten is None:
             self.counts["unopened"] += 1
-            return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
+            return Verdict(refused=[*refused, Refused(opened.type, _FULL)], welcome=True, error=_FULL)
         stream = Stream(topic, opened.simulation, opened.incarnation, opened.clock)
         if known is not None and stream == known.stream:
             # The same incarnation knocks again: what it said holds, what was lost meanwhile is asked for.
@@ -189,7 +209,7 @@ class Gate:
         source = self._sources[topic] = _Source(stream, Sequence(-1 if seq is None else seq))
         # A source that opens at a later number has said things that this daemon never heard.
         source.stale = bool(seq)
-        admitted = [Opened(stream), *self._sort(source, rest)]
+        admitted = [*forgotten, Opened(stream), *self._sort(source, rest)]
         return Verdict(
             admitted, refused, True, source.stale, last_seq=source.sequence.last, accepted=1 + len(rest)
         )

@@ -80,7 +80,7 @@ def sources(sidecar: Sidecar) -> Sources:
     """Return every stream's state."""
     clocks, qualities = sidecar.population.clocks(), sidecar.population.qualities()
     states = []
-    for name, (stream, stale) in sidecar.gate.streams().items():
+    for name, (stream, stale) in sorted(sidecar.gate.streams().items()):
         known = clocks.get(name)
         order = Figures() if known is None else qualities[name].figures()[Blend.name]
         states.append(

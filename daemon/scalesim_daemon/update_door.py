@@ -57,7 +57,10 @@ def _admit(sidecar: Sidecar, simulation: str, update: Update) -> None:
     if not (ours and sidecar.admit(source, None, [advanced]).accepted):
         # Nobody has opened the source, or another connection speaks for it.
         incarnation = 1 if stream is None else stream.incarnation + 1
-        sidecar.admit(source, None, [_opened(Stream(source, simulation, incarnation, "step")), advanced])
+        opened = _opened(Stream(source, simulation, incarnation, "step"))
+        refusal = sidecar.admit(source, None, [opened, advanced]).error
+        if refusal is not None:
+            raise BadUpdate((), refusal)
     events = [*bound, *_changes(sidecar, source, update)]
     for start in range(0, len(events), CHUNK):
         sidecar.admit(source, None, events[start : start + CHUNK])

@@ -17,7 +17,7 @@ import pytest
 import structlog
 import yaml
 
-from scalesim_daemon.admin.reload import shown
+from scalesim_daemon.admin.reload import reload, shown
 from scalesim_daemon.app import running
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
@@ -45,6 +45,7 @@ class Configured:
     def __init__(self, folder: Path, sidecar: Sidecar) -> None:
         self.file = folder / "scalesim.yaml"
         self._base = overrides(folder, "http://user:secret@127.0.0.1:9")
+        self.feed = self._base["feed"]
         self.sidecar = sidecar
         self.write()
         sidecar.reread = partial(load_settings, self.file)
@@ -91,6 +92,21 @@ def test_what_has_changed_holds_at_once_or_is_named(configured: Configured) -> N
     assert in_force.models.budget_bytes == 2 * 1024**3 and in_force.feed.bind.startswith("ipc://")
     again = configured.reload().json()
     assert again["now"] == [] and keys(again["after_restart"]) == ["mode", "feed.bind"]
+
+
+def test_a_section_that_comes_or_goes_is_one_setting(configured: Configured) -> None:
+    curve = {"server_key_file": "/keys/feed.key_secret", "clients_dir": "/keys/clients"}
+    configured.write(feed={**configured.feed, "curve": curve}, api={"port": 0, "admin_token": ADMIN})
+    answer = configured.reload().json()
+    assert keys(answer["now"]) == ["api.admin_token"]
+    assert answer["after_restart"] == [{"key": "feed.curve", "before": None, "after": curve}]
+    # A token that is exchanged with it counts at once.
+    assert configured.sidecar.tokens.by_role.keys() == {"admin"}
+    assert configured.sidecar.reread is not None
+    configured.sidecar.settings = configured.sidecar.reread()
+    configured.write()
+    (change,) = reload(configured.sidecar).after_restart
+    assert (change.key, change.before, change.after) == ("feed.curve", curve, None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import zmq.asyncio
 from scalesim_client import Curve, Publisher
 from scalesim_client.curve import main, make_keys
 from scalesim_daemon.app import running
-from scalesim_daemon.gate import MAX_SOURCES, Gate
+from scalesim_daemon.curve import Keys
 from scalesim_daemon.setting_sources import load_settings
 from scalesim_daemon.settings import ConfigError
 from tests.daemon.live import daemon, overrides, until
@@ -87,9 +90,9 @@ def test_who_has_a_known_key_is_heard_and_nobody_else(
                     publisher.activity("a", for_=1.0)
 
                 async def refused() -> bool:
-                    return caplog.text.count("ends the handshake") >= 2 and set(
-                        sidecar.gate.streams()
-                    ) == {"friend"}
+                    return caplog.text.count("ends the handshake") >= 2 and set(sidecar.gate.streams()) == {
+                        "friend"
+                    }
 
                 await until(refused)
                 # Its key counts as soon as it lies there.
@@ -116,6 +119,11 @@ def test_who_has_a_known_key_is_heard_and_nobody_else(
     [
         (lambda ring: ring.own.unlink(), r"feed\.curve\.server_key_file: .*feed\.key_secret"),
         (lambda ring: ring.own.write_bytes(ring.server.read_bytes()), "holds no secret key"),
+        (
+            lambda ring: ring.own.write_text("public-key: abc"),
+            r"feed\.curve\.server_key_file: .* is no file of keys",
+        ),
+        (lambda ring: ring.own.write_text(f'public-key = "{"#" * 40}"'), "holds no secret key"),
         (lambda ring: ring.clients.rmdir(), r"feed\.curve\.clients_dir: "),
     ],
 )
@@ -131,6 +139,89 @@ def test_keys_that_cannot_be_read_stop_the_start(
 
     with pytest.raises(ConfigError, match=named):
         asyncio.run(scene())
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "no = in it": lambda file: file.write_text("public-key: abc"),
+    "PEM": lambda file: file.write_text("-----BEGIN PUBLIC KEY-----\nMCowBQ\n-----END PUBLIC KEY-----\n"),
+    "an empty key": lambda file: file.write_text('public-key = ""'),
+    "too large a key": lambda file: file.write_text(f'public-key = "{"#" * 40}"'),
+    "bytes": lambda file: file.write_bytes(b"public-key = \xff\xfe"),
+    "a directory": lambda file: file.mkdir(),
+    "a link to nothing": lambda file: file.symlink_to("nowhere"),
+    "a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_file_that_is_no_key_is_named_once_and_keeps_nobody_in_or_out(
+    keyring: Keyring, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object]
+) -> None:
+    first, second = (keyring.publisher(name, known=False).public for name in ("first", "second"))
+    keyring.admit("first")
+    keys = Keys(keyring.clients)
+    spoil(keyring.clients / "bad.key")
+    for _ in range(3):
+        assert keys.callback("*", first)
+    keyring.admit("second")
+    assert keys.callback("*", second)
+    (keyring.clients / "first.key").unlink()
+    assert not keys.callback("*", first) and keys.callback("*", second)
+    logged = "".join(capsys.readouterr())
+    assert logged.count("passed over") == logged.count("bad.key") == 1
+    # It isn't in the way of a start, either.
+    assert Keys(keyring.clients).callback("*", second)
+
+
+def test_one_spoilt_file_does_not_end_the_doorman(tmp_path: Path, keyring: Keyring) -> None:
+    early, late = keyring.publisher("early", known=True), keyring.publisher("late", known=True)
+
+    async def scene() -> None:
+        async with daemon(tmp_path, feed=keyring.feed(), redis={"enabled": False}) as (sidecar, _):
+
+            async def heard(*names: str) -> bool:
+                return set(sidecar.gate.streams()) == set(names)
+
+            with closing(Publisher("early", address=sidecar.feed_address, curve=early)):
+                await until(lambda: heard("early"))
+                SPOILT["no = in it"](keyring.clients / "bad.key")
+                with closing(Publisher("late", address=sidecar.feed_address, curve=late)):
+                    await until(lambda: heard("early", "late"))
+
+    asyncio.run(scene())
+
+
+def test_a_key_that_is_replaced_in_place_counts_at_once(keyring: Keyring) -> None:
+    old, new = (keyring.publisher(name, known=False).public for name in ("old", "new"))
+    keyring.admit("old")
+    keys, file = Keys(keyring.clients), keyring.clients / "old.key"
+    assert keys.callback("*", old)
+    folder_then, inode = keyring.clients.stat().st_mtime_ns, file.stat().st_ino
+    file.write_text(file.read_text().replace(old.decode(), new.decode()))
+    os.utime(file, ns=(0, 1))
+    assert (keyring.clients.stat().st_mtime_ns, file.stat().st_ino) == (folder_then, inode)
+    assert keys.callback("*", new) and not keys.callback("*", old)
+
+
+def test_a_folder_that_is_gone_is_said_once_and_those_known_stay(
+    keyring: Keyring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = keyring.publisher("known", known=True).public
+    keys, away = Keys(keyring.clients), keyring.clients.with_name("away")
+    for _ in range(2):
+        keyring.clients.rename(away)
+        assert keys.callback("*", known) and keys.callback("*", known)
+        away.rename(keyring.clients)
+        assert keys.callback("*", known)
+    assert "".join(capsys.readouterr()).count("can't be read") == 2
+
+
+@pytest.mark.parametrize("there", ["feed.key", "feed.key_secret"])
+def test_neither_key_of_a_pair_is_overwritten(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).write_text("the old one")
+    with pytest.raises(FileExistsError):
+        make_keys(tmp_path, "feed")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(there, "the old one")]
 
 
 def test_the_command_makes_keys_once_and_for_their_owner_alone(
@@ -153,21 +244,3 @@ def test_the_command_makes_keys_once_and_for_their_owner_alone(
         Curve.load(paths[0], paths[0])
     with pytest.raises(ValueError, match="server is no key"):
         Curve(b"x" * 39, b"y" * 40, b"z" * 40)
-
-
-def test_a_flood_of_new_sources_ends_at_a_bound() -> None:
-    gate = Gate()
-
-    def opened(name: str) -> dict[str, Any]:
-        stream = {"type": "stream.opened", "simulation": "s", "source": name, "incarnation": 1}
-        return {**stream, "clock": "step"}
-
-    for number in range(MAX_SOURCES):
-        assert gate.admit(str(number), 0, [opened(str(number))]).error is None
-    verdict = gate.admit("more", 0, [opened("more")])
-    assert verdict.error is not None and "which is the most" in verdict.error
-    assert gate.admit("unopened", None, [{"type": "agent.woken", "agent": "a"}]).accepted == 0
-    # Whoever was there may begin anew, and who leaves makes room.
-    assert gate.admit("7", 1, [{**opened("7"), "incarnation": 2}]).error is None
-    gate.admit("8", 1, [{"type": "stream.closed"}])
-    assert gate.admit("more", 0, [opened("more")]).error is None

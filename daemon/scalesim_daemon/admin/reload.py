@@ -118,10 +118,10 @@ def _apply(sidecar: Sidecar, settings: Settings) -> None:
 
 
 def _flat(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting by its key; lists are whole."""
-    for name in type(model).model_fields:
+    """Yield every setting by its key; lists are whole, and so are sections that may be null."""
+    for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if isinstance(value, BaseModel):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
