@@ -201,6 +201,8 @@ def test_an_unknown_agent_is_a_no(url: str) -> None:
         ["status", "--url", "http://[::1"],
         ["status", "--url", "127.0.0.1:8700"],
         ["pin", "town/a0", "--for", "soon"],
+        ["pin", "town/a0", "--for", "99999999999d"],
+        ["prefetch", "town/a0", "--within", "9" * 400],
         ["prefetch"],
         ["doctor", "no-url"],
         ["nothing"],
@@ -210,6 +212,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
     done = call(*arguments)
     assert done.exit_code == 2
     assert done.stderr and "Traceback" not in done.stderr
+    assert isinstance(done.exception, SystemExit)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +245,32 @@ def test_another_server_is_not_taken_for_the_daemon(command: str, body: bytes) -
         done = call(command, "--url", other)
     assert done.exit_code == 2
     assert "no scalesimd" in done.stderr
+
+
+def test_a_stream_of_something_else_is_said() -> None:
+    with answering(b"data: <html>\n\n", kind="text/event-stream") as other:
+        done = call("events", "--url", other)
+    assert done.exit_code == 2
+    assert "no scalesimd" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "events"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://u:hunter2@127.0.0.1:9", "u:hunter2@127.0.0.1:9", "http://u:hunter2@[::1", "http://u:hunter2/@h"],
+)
+def test_a_password_in_the_url_is_not_shown(command: str, url: str) -> None:
+    done = call(command, env={"SCALESIM_URL": url})
+    assert done.exit_code == 2 and done.stderr
+    assert "hunter2" not in done.output
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://127.0.0.1:9"])
+def test_a_proxy_of_no_use_is_said_with_the_remedy(proxy: str) -> None:
+    env = {"ALL_PROXY": proxy, "all_proxy": None, "NO_PROXY": None, "no_proxy": None}
+    done = call("status", "--url", "http://192.0.2.1:9", env=env)
+    assert done.exit_code == 2
+    assert "proxy" in done.stderr and "NO_PROXY" in done.stderr
 
 
 def test_a_daemon_that_is_not_ready_is_a_no(tmp_path: Path) -> None:

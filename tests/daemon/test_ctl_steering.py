@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 
 from scalesim_adapters.base import Capability, EngineInfo, MemoryKind, Outcome
 from scalesim_adapters.vllm.adapter import VllmAdapter
+from scalesim_daemon.ctl.client import Daemon
 from scalesim_daemon.ctl.options import duration
 from scalesim_daemon.settings import RunMode
 from tests.adapters.emulator_rig import make_lora
 from tests.daemon.ctl_rig import Whole, call, in_a_thread, populate
 from tests.daemon.live import emulator
+from tests.daemon.test_doctor import serving
 
 ELSEWHERE = list(range(1000, 1064))
 
@@ -106,6 +110,46 @@ def test_what_is_refused_keeps_nothing_else_from_being_done(whole: Whole) -> Non
     ):
         refused = call(*arguments, "--url", whole.url)
         assert refused.exit_code == 1 and problem in refused.stderr, refused.output
+
+
+def test_what_is_wrong_keeps_nothing_else_from_being_done(whole: Whole) -> None:
+    done = call("prefetch", "town/a0", "x" * 1025, "ell", "--url", whole.url)
+    assert done.exit_code == 2
+    assert "key: String should have at most 1024" in done.stderr
+    assert "town/a0" in done.stdout and "ell" in done.stdout
+
+
+def test_what_goes_on_is_named_where_the_daemon_goes_away(whole: Whole) -> None:
+    (begun,) = steer(whole, "prefetch", "town/a0", "--no-wait")["operations"]
+    answers = [json.dumps({**begun, "state": "waiting", "ended_at": None}).encode()]
+
+    class Dying(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            if answers:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(answers.pop())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with serving(Dying) as url:
+        done = call("prefetch", "town/a0", "town/a1", "--url", url)
+    assert done.exit_code == 2 and "no daemon answers" in done.stderr
+    assert f"`scalesimctl cancel {begun['id']}` gives it up" in done.stderr
+
+
+def test_ids_may_hold_other_ends_of_lines(whole: Whole) -> None:
+    name = "one\u2028two\u2029three\x85four"
+    whole.say({"type": "agent.woken", "agent": name})
+
+    async def first() -> Any:
+        async with Daemon(whole.url, None) as daemon:
+            return await anext(daemon.follow())
+
+    snapshot = asyncio.run(first())
+    assert f"town/{name}" in [row["key"] for row in snapshot.data["agents"]]
+    whole.say({"type": "agent.released", "agent": name})
 
 
 def test_a_prefetch_that_comes_to_nothing_is_a_no(busy: Whole) -> None:

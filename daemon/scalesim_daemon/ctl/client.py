@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from scalesim_daemon.api_models import Answer, Problem
-from scalesim_daemon.setting_values import is_loopback
+from scalesim_daemon.setting_values import is_loopback, redacted
 
 NO = 1
 FAILED = 2
@@ -28,6 +28,7 @@ SILENCE_SECONDS = 45.0
 
 START = "start one with `scalesimd serve`, or say where it listens with --url or SCALESIM_URL"
 SAY_WHERE = "say where the daemon listens with --url or SCALESIM_URL"
+OTHER_PROXY = "name one that speaks HTTP, or set NO_PROXY=* to use none"
 SAY_WHO = (
     f"name a file that holds a token with --token-file, or set {TOKEN_VARIABLE}: an admin's does everything, "
     "a viewer's reads (in the daemon's settings api.admin_token_file and api.viewer_token_file)"
@@ -51,6 +52,10 @@ class Failure(Exception):
         self.remedy = remedy
 
 
+class Refused(Failure):
+    """The daemon answers that it won't do this one thing."""
+
+
 class Message(NamedTuple):
     """One message of the live stream."""
 
@@ -71,26 +76,31 @@ class _Invalid(BaseModel):
 
 
 class Daemon:
-    """One daemon's API. All methods raise `Failure`: `NO` where the daemon refuses, `FAILED` where nothing that is
-    a daemon answers."""
+    """One daemon's API. All methods raise `Failure`: `Refused` where the daemon refuses, with `NO`, or `FAILED` for a
+    value that is none; else `FAILED`, where nothing that is a daemon answers. `url` is as it may be shown."""
 
     def __init__(self, url: str, token: str | None, seconds: float = ASK_SECONDS) -> None:
         self._token = token
         self._seconds = seconds
         try:
-            host = httpx.URL(url).host
+            base = httpx.URL(url)
+        except httpx.InvalidURL:
+            base = httpx.URL()
+        if base.scheme not in ("http", "https") or not base.host:
+            # What it is isn't said: it may hold a password, and where that stands can't be told.
+            raise Failure(FAILED, "the daemon's URL is none: write http://HOST:PORT", SAY_WHERE)
+        try:
             self._http = httpx.AsyncClient(
-                base_url=url,
+                base_url=base,
                 headers={} if token is None else {"Authorization": f"Bearer {token}"},
                 timeout=seconds,
                 # A proxy that the environment names can't reach what listens on this host alone.
-                trust_env=not is_loopback(host),
+                trust_env=not is_loopback(base.host),
             )
-        except httpx.InvalidURL as error:
-            raise Failure(FAILED, f"{url!r} is no URL: {error}", SAY_WHERE) from None
-        if self._http.base_url.scheme not in ("http", "https") or not host:
-            raise Failure(FAILED, f"{url!r} is no URL: write http://HOST:PORT", SAY_WHERE)
-        self.url = url
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            problem = f"the proxy that the environment names is of no use: {error}"
+            raise Failure(FAILED, problem, OTHER_PROXY) from None
+        self.url = redacted(url)
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,7 +139,7 @@ class Daemon:
                 if "text/event-stream" not in answer.headers.get("content-type", ""):
                     await answer.aread()
                     raise self._refusal(path, answer)
-                async for line in answer.aiter_lines():
+                async for line in _lines(answer.aiter_text()):
                     name, _, value = line.partition(": ")
                     if name == "event":
                         event = value
@@ -137,6 +147,8 @@ class Daemon:
                         yield Message(event, json.loads(value))
         except httpx.HTTPError as error:
             self._unanswered(error)
+        except ValueError as error:
+            raise self._stranger(f"{path}: {error}") from None
 
     def _unanswered(self, error: Exception) -> NoReturn:
         why = str(error) or type(error).__name__
@@ -144,20 +156,22 @@ class Daemon:
 
     def _refusal(self, path: str, answer: httpx.Response) -> Failure:
         if (wrong := _wrong_values(answer)) is not None:
-            return Failure(FAILED, wrong)
+            return Refused(FAILED, wrong)
         try:
             why = Problem.model_validate_json(answer.content).detail
         except ValidationError:
-            problem = f"{self.url} is no scalesimd of this version ({path} answered {answer.status_code})"
-            return Failure(FAILED, problem, SAY_WHERE)
+            return self._stranger(f"{path} answered {answer.status_code}")
         match answer.status_code:
             case 401 if self._token is None:
-                return Failure(NO, f"the daemon at {self.url} asks who you are", SAY_WHO)
+                return Refused(NO, f"the daemon at {self.url} asks who you are", SAY_WHO)
             case 401:
-                return Failure(NO, f"the daemon at {self.url} doesn't know this token", OTHER_TOKEN)
+                return Refused(NO, f"the daemon at {self.url} doesn't know this token", OTHER_TOKEN)
             case 403:
-                return Failure(NO, why, MORE_RIGHTS)
-        return Failure(NO, why)
+                return Refused(NO, why, MORE_RIGHTS)
+        return Refused(NO, why)
+
+    def _stranger(self, why: str) -> Failure:
+        return Failure(FAILED, f"{self.url} is no scalesimd of this version ({why})", SAY_WHERE)
 
 
 def in_path(identity: str) -> str:
@@ -180,6 +194,17 @@ def read_token(file: Path | None) -> str | None:
     if not sendable or (file is not None and not token):
         raise Failure(FAILED, f"{where} holds no token", SAY_WHO)
     return token or None
+
+
+async def _lines(texts: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield lines that end with a line feed: other characters that end lines may stand in ids."""
+    begun: list[str] = []
+    async for text in texts:
+        end, *starts = text.split("\n")
+        begun.append(end)
+        for start in starts:
+            yield "".join(begun)
+            begun = [start]
 
 
 def _wrong_values(answer: httpx.Response) -> str | None:

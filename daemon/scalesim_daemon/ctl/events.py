@@ -43,4 +43,6 @@ async def _follow(url: str, token_file: Path | None, how: Format, kinds: set[Kin
             if message.event in kinds:
                 at = datetime.now().astimezone().strftime("%H:%M:%S")
                 show_one_of_many(Shown(message._asdict(), lines(message, at)), how)
-    raise Failure(FAILED, f"the daemon at {url} ended the stream", "it stops, or its tokens have changed")
+    raise Failure(
+        FAILED, f"the daemon at {daemon.url} ended the stream", "it stops, or its tokens have changed"
+    )

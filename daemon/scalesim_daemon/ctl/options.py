@@ -132,7 +132,10 @@ def duration(text: str | float) -> float:
     if not re.fullmatch(f"(?:{DURATION.pattern})+", str(text)):
         raise typer.BadParameter(f"{text!r}: write a time as 90s, 10m, 1h30m or 2d")
     parts = DURATION.findall(str(text))
-    return sum(timedelta(**{UNITS[unit or "s"]: float(amount)}).total_seconds() for amount, unit in parts)
+    try:
+        return sum(timedelta(**{UNITS[unit or "s"]: float(amount)}).total_seconds() for amount, unit in parts)
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is too long") from None
 
 
 def agent_key(text: str) -> str:

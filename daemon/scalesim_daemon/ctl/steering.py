@@ -8,12 +8,12 @@ import typer
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.admin.models import ModeState, OperationState, PinState, Reloaded
-from scalesim_daemon.ctl.client import NO, Daemon, Failure, in_path
+from scalesim_daemon.ctl.client import NO, Daemon, Refused, in_path
 from scalesim_daemon.ctl.completion import complete_agent
 from scalesim_daemon.ctl.formats import Shown, tell
 from scalesim_daemon.ctl.options import AgentArgument, agent_key, duration, steering
 from scalesim_daemon.ctl.views import steering as views
-from scalesim_daemon.ctl.waiting import all_over, came_to_something, order
+from scalesim_daemon.ctl.waiting import all_over, came_to_something, naming_what_goes_on, order
 
 Keys = Annotated[
     list[str],
@@ -140,19 +140,20 @@ async def _order(
 ) -> Shown:
     """Ask for each item; what is refused is told, and doesn't keep the others from being done."""
     started: list[OperationState] = []
-    for key in keys:
-        kind = MemoryKind.LORA if loras or "/" not in key else MemoryKind.PREFIX_KV
-        try:
-            started.append(await order(daemon, what, kind, key, engine, within))
-        except Failure as failure:
-            if failure.code != NO:
-                raise
-            tell(failure)
+    code = 0
+    with naming_what_goes_on(started):
+        for key in keys:
+            kind = MemoryKind.LORA if loras or "/" not in key else MemoryKind.PREFIX_KV
+            try:
+                started.append(await order(daemon, what, kind, key, engine, within))
+            except Refused as refused:
+                tell(refused)
+                code = max(code, refused.code)
     if not started:
-        raise typer.Exit(NO)
+        raise typer.Exit(code)
     over = started if no_wait else await all_over(daemon, started)
-    well = len(started) == len(keys) and (no_wait or all(map(came_to_something, over)))
-    return _shown(over, 0 if well else NO)
+    well = no_wait or all(map(came_to_something, over))
+    return _shown(over, code or (0 if well else NO))
 
 
 def _shown(operations: list[OperationState], code: int = 0) -> Shown:

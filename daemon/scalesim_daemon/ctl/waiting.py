@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
@@ -36,12 +37,23 @@ async def states(daemon: Daemon, operation: OperationState) -> AsyncIterator[Ope
         yield operation
 
 
+@contextmanager
+def naming_what_goes_on(operations: Iterable[OperationState]) -> Iterator[None]:
+    """Where a command fails or is interrupted, name those of the operations that go on without it."""
+    try:
+        yield
+    except (asyncio.CancelledError, Failure):
+        for one in operations:
+            if one.ended_at is None:
+                error_console().print(line(_goes_on(one)), soft_wrap=True)
+        raise
+
+
 async def all_over(daemon: Daemon, operations: Sequence[OperationState]) -> list[OperationState]:
     """Show how far operations are until all are over. Where the waiting ends before, those that go on are named."""
     latest = {one.id: one for one in operations}
-    console = error_console()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
-    progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
+    progress = Progress(*columns, console=error_console(), transient=True, disable=not sys.stderr.isatty())
 
     async def follow(operation: OperationState) -> None:
         task = progress.add_task("", total=None)
@@ -49,14 +61,8 @@ async def all_over(daemon: Daemon, operations: Sequence[OperationState]) -> list
             latest[state.id] = state
             progress.update(task, description=line(operation_words(state)).plain)
 
-    try:
-        with progress:
-            await asyncio.gather(*map(follow, operations))
-    except (asyncio.CancelledError, Failure):
-        for one in latest.values():
-            if one.ended_at is None:
-                console.print(line(_goes_on(one)), soft_wrap=True)
-        raise
+    with naming_what_goes_on(latest.values()), progress:
+        await asyncio.gather(*map(follow, operations))
     return list(latest.values())
 
 

@@ -1,5 +1,6 @@
 // Asking the daemon. The token lies in this tab's session storage alone, and goes nowhere but into this header.
 const KEPT = "scalesim.token";
+const PATIENCE = 30_000;
 
 // The daemon answered that it won't.
 export class Refused extends Error {
@@ -12,13 +13,25 @@ export class Refused extends Error {
 // The daemon doesn't answer.
 export class Away extends Error {}
 
+// Where the browser lets this site keep nothing, the token holds until the page is loaded anew.
+let held = null;
+
 export const token = {
   get value() {
-    return sessionStorage.getItem(KEPT);
+    try {
+      return sessionStorage.getItem(KEPT) ?? held;
+    } catch {
+      return held;
+    }
   },
   set value(given) {
-    if (given) sessionStorage.setItem(KEPT, given);
-    else sessionStorage.removeItem(KEPT);
+    held = given || null;
+    try {
+      if (given) sessionStorage.setItem(KEPT, given);
+      else sessionStorage.removeItem(KEPT);
+    } catch {
+      // It is held.
+    }
   },
 };
 
@@ -37,9 +50,9 @@ export async function request(path, { method = "GET", body, signal } = {}) {
   return response;
 }
 
-// Return a route's answer. Throws what `request` does.
-export async function ask(path, options) {
-  const response = await request(path, options);
+// Return a route's answer, which is waited for until `signal` ends that, else for `PATIENCE`. Throws what `request` does.
+export async function ask(path, { signal = AbortSignal.timeout(PATIENCE), ...options } = {}) {
+  const response = await request(path, { ...options, signal });
   try {
     return await response.json();
   } catch (error) {

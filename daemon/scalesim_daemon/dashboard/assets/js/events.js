@@ -19,11 +19,16 @@ export class Messages {
 export async function* messages(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   const pending = new Messages();
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    heard();
-    yield* pending.read(value);
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      heard();
+      yield* pending.read(value);
+    }
+  } finally {
+    // One that broke says once more why.
+    reader.cancel().catch(() => {});
   }
 }
 

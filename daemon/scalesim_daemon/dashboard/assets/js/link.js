@@ -34,15 +34,17 @@ export class Link {
 
   async run() {
     for (;;) {
-      this.#attempt = new AbortController();
+      const attempt = (this.#attempt = new AbortController());
       try {
-        await this.#listen(this.#attempt);
+        await this.#listen(attempt);
         throw new Away("the stream has ended");
       } catch (error) {
-        if (!(error instanceof Away || error instanceof Refused || this.#attempt.signal.aborted)) {
+        if (!(error instanceof Away || error instanceof Refused || attempt.signal.aborted)) {
           // A broken connection shows as an error of the reader's own kind.
           console.info("the stream broke:", error);
         }
+        // The daemon lets few streams be open: that of a failed attempt goes.
+        attempt.abort();
         await this.#pause(error);
       }
     }
@@ -50,14 +52,6 @@ export class Link {
 
   async #listen(attempt) {
     const { signal } = attempt;
-    const { role, tokens } = await ask("v1/role", { signal });
-    const { version } = await ask("health", { signal });
-    this.#model.set({ role, tokens, version });
-    const [{ decisions }, response] = await Promise.all([
-      ask("v1/decisions?limit=100", { signal }),
-      request("v1/stream", { signal }),
-    ]);
-    this.#model.set({ decisions });
     let silence;
     const heard = () => {
       clearTimeout(silence);
@@ -65,6 +59,10 @@ export class Link {
     };
     heard();
     try {
+      const { role, tokens } = await ask("v1/role", { signal });
+      const { version } = await ask("health", { signal });
+      this.#model.set({ role, tokens, version });
+      const response = await request("v1/stream", { signal });
       for await (const message of messages(response.body, heard)) {
         this.#wait = FIRST_WAIT;
         this.#heard(message, performance.now());

@@ -3,7 +3,7 @@ import { makeActions } from "./actions.js";
 import { App } from "./app.js";
 import { Link } from "./link.js";
 import { Model } from "./model.js";
-import { keepReporting, refresh } from "./reports.js";
+import { keepReporting, recall, refresh } from "./reports.js";
 import { html, render } from "./ui.js";
 
 const root = document.getElementById("root");
@@ -27,7 +27,9 @@ const model = new Model(() => {
 const link = new Link(model, (message, at) => {
   heardAt ??= at;
   model.hear(message);
-  if (message.name === "snapshot") refresh(model);
+  if (message.name !== "snapshot") return;
+  recall(model);
+  refresh(model);
 });
 
 const actions = makeActions(model, link);

@@ -5,6 +5,9 @@ const MOST_DECISIONS = 200;
 const MOST_SAMPLES = 720;
 const MOST_SHOWN = 40;
 
+// What tells one decision from all others.
+export const decisionName = ({ at, engine, step }) => `${at} ${engine} ${step.key} ${step.action}`;
+
 export class Model {
   agents = new Agents();
   link = { state: "connecting", why: "", retryAt: 0 };
@@ -48,8 +51,15 @@ export class Model {
     } else if (name === "agents") this.agents.changed(data);
     else if (name === "clocks") this.agents.clocks = data;
     else if (name === "mode") this.mode = data.mode;
-    else if (name === "decisions") this.decisions = [...data.reverse(), ...this.decisions].slice(0, MOST_DECISIONS);
+    else if (name === "decisions") this.decided(data);
     this.#changed();
+  }
+
+  // Add decisions, each of which may be known already, to those that are.
+  decided(decisions) {
+    const all = new Map([...this.decisions, ...decisions].map((one) => [decisionName(one), one]));
+    const latestFirst = [...all.values()].sort((one, other) => other.at - one.at);
+    this.set({ decisions: latestFirst.slice(0, MOST_DECISIONS) });
   }
 
   // Add samples of the history to those that are known.

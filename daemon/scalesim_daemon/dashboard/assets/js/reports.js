@@ -36,6 +36,16 @@ export async function refresh(model) {
   }
 }
 
+// Ask for what was done lately, of which a snapshot says nothing.
+export async function recall(model) {
+  try {
+    const { decisions } = await ask("v1/decisions?limit=100");
+    model.decided(decisions);
+  } catch (error) {
+    if (!(error instanceof Away || error instanceof Refused)) throw error;
+  }
+}
+
 // Return all that is known of one agent, or that it is gone.
 export async function explain(key) {
   try {

@@ -1,5 +1,6 @@
 // What was done, the latest first, with the reason and what came of it.
 import { duration, timeOf } from "../format.js";
+import { decisionName } from "../model.js";
 import { html, useMemo } from "../ui.js";
 
 const MOST_ROWS = 60;
@@ -18,7 +19,7 @@ export function DecisionsTable({ decisions, actions }) {
     <thead><tr><th>at</th><th>step</th><th>of</th><th>why</th><th>result</th></tr></thead>
     <tbody>
       ${decisions.map(
-        ({ at, engine, step, result, seconds }) => html`<tr key=${`${at} ${engine} ${step.key} ${step.action}`}>
+        ({ at, engine, step, result, seconds }) => html`<tr key=${decisionName({ at, engine, step })}>
           <td class="still">${timeOf(at)}</td>
           <td class="still">${step.action}</td>
           <td class="name">${what(step, actions)}<br /><span class="note">${engine}</span></td>
