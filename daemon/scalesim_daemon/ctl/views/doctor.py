@@ -6,12 +6,13 @@ from rich.console import Group, RenderableType
 
 from scalesim_daemon.ctl.views.texts import failure, line, table
 from scalesim_daemon.doctor import Diagnosis, abilities
+from scalesim_daemon.setting_values import redacted
 
 
 def diagnosis(found: Diagnosis) -> RenderableType:
     """What an engine allows, and what it would take to allow more."""
     if found.info is None:
-        return failure(f"{found.url}: {found.problem}", found.remedy)
+        return failure(f"{redacted(found.url)}: {found.problem}", found.remedy)
     info = found.info
     sizes = [f"models {', '.join(info.base_models)}"]
     if info.device_blocks is not None:
@@ -27,7 +28,7 @@ def diagnosis(found: Diagnosis) -> RenderableType:
         # Remedies are for copying: they aren't put into a table, where they would be cut into lines.
         lines += [line(f"  {missing.what}: {missing.remedy}") for missing in info.missing]
     return Group(
-        line(f"{info.engine} {info.version} at {found.url}", "bold"),
+        line(f"{info.engine} {info.version} at {redacted(found.url)}", "bold"),
         line(f"  {', '.join(sizes)}"),
         table(("memory", "what the sidecar can do here"), rows),
         *lines,

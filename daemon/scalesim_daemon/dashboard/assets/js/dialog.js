@@ -8,13 +8,11 @@ export function Dialog({ kind, label, onClose, children }) {
     dialog.showModal();
     return () => dialog.close();
   }, []);
-  const onCancel = (event) => {
-    event.preventDefault();
-    onClose();
-  };
+  // Browsers close a dialog by themselves, on Escape. One that has gone from the page says so too late to mean it.
+  const onClosed = () => box.current && onClose();
   // A click beside it closes it, too.
   const onClick = (event) => event.target === box.current && onClose();
-  return html`<dialog ref=${box} class=${kind} aria-label=${label} onCancel=${onCancel} onClick=${onClick}>
+  return html`<dialog ref=${box} class=${kind} aria-label=${label} onClose=${onClosed} onClick=${onClick}>
     ${children}
   </dialog>`;
 }
