@@ -186,7 +186,8 @@ class Driver:
                 return
             if serving is None or serving <= 1:
                 return
-        if self.cancel("requests wait"):
+        # Whoever is met again and again is judged by the first time.
+        if self.cancel("requests wait") and self._met is None:
             self._met = announced, monotonic()
 
     def _judge_others(self) -> None:

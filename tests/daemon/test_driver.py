@@ -191,6 +191,21 @@ def test_who_is_met_beside_our_work_is_somebody_else_unless_announced_in_time(an
     asyncio.run(scene())
 
 
+def test_who_is_met_again_and_again_is_noticed() -> None:
+    """Each time the work that is started anew gives way, and none of it is counted as finished."""
+
+    async def scene() -> None:
+        engine = Engine()
+        engine.others = 2
+        async with driving(engine) as (driver, results):
+            while not driver.view.quiet.shared(monotonic()):
+                driver.pursue([LOAD], [], 0)
+                assert await results.get() == "cancelled: requests wait"
+                await until_idle(driver)
+
+    asyncio.run(scene())
+
+
 def test_letting_go_is_not_cut_off_by_letting_go_once_more() -> None:
     async def scene() -> None:
         engine = Engine()
