@@ -21,7 +21,7 @@ FAILED = 2
 INTERRUPTED = 130
 
 DEFAULT_URL = "http://127.0.0.1:8700"
-TOKEN_VARIABLE = "SCALESIM_TOKEN"
+TOKEN_VARIABLE = "SCALESIM_TOKEN"  # nosec B105  # a name
 ASK_SECONDS = 10.0
 # The stream says something every 15 s at least.
 SILENCE_SECONDS = 45.0
