@@ -69,6 +69,7 @@ class Experiment:
             DaemonProcess(folder, place.url, dues=place.dues) as sidecar,
             Publisher(self._options.workload.simulation, "step", address=sidecar.feed) as publisher,
         ):
+            self._progress.console.print(f"{title}: the dashboard is at {sidecar.api}/ meanwhile")
             run = await self._play(title, place.url, pace, steps, publisher)
             return run, sidecar.report()
 
