@@ -67,6 +67,7 @@ async def time_daemon(folder: Path, messages: int, store: Mapping[str, Any]) -> 
     """Return the seconds in which a daemon takes in so many messages that wait for it."""
     watch = Stopwatch(messages)
     async with asyncio.timeout(WITHIN), daemon(folder, redis=store) as sidecar:
+        # It hears of each message where a recorder would, and writes nothing.
         sidecar.recorder = watch  # type: ignore[assignment]
         async with reading(sidecar, f"ipc://{folder}/flood"):
             await watch.done.wait()

@@ -21,7 +21,7 @@ ENGINE: Final = "vLLM 0.32.0 (CPU)"
 AGENTS: Final = 14
 PREFIX_TOKENS: Final = 1024
 WARMING: Final = 4
-WARM_WITHIN: Final = 60.0
+WARM_WITHIN: Final = 30.0
 TOLD_WITHIN: Final = 0.1  # seconds until an engine's counts tell of a request
 
 

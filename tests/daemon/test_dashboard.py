@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,15 +53,10 @@ class Page(HTMLParser):
 
 
 def fetch(sidecar: Sidecar, *asked: tuple[str, str, dict[str, str]]) -> list[httpx.Response]:
-    return asyncio.run(
-        ask(
-            sidecar,
-            *(
-                lambda client, one=one: client.request(one[0], one[1], headers=one[2])  # type: ignore[misc]
-                for one in asked
-            ),
-        )
-    )
+    def question(method: str, path: str, headers: dict[str, str]) -> Callable[[httpx.AsyncClient], Any]:
+        return lambda client: client.request(method, path, headers=headers)
+
+    return asyncio.run(ask(sidecar, *(question(*one) for one in asked)))
 
 
 def test_the_page_and_all_its_files_are_served_without_a_token(sidecar: Sidecar) -> None:

@@ -13,7 +13,7 @@ from scalesim_daemon import report_estimators
 from scalesim_daemon.admin.access import Role
 from scalesim_daemon.api_models import Answer
 from scalesim_daemon.dashboard.files import PAGE, DashboardFiles
-from scalesim_daemon.dashboard.history import SAMPLE_SECONDS
+from scalesim_daemon.dashboard.history import SAMPLE_SECONDS, Sample
 from scalesim_daemon.loop import Sidecar
 
 Since = Annotated[float, Query(ge=0, allow_inf_nan=False)]
@@ -26,33 +26,11 @@ class RoleState(Answer):
     tokens: bool
 
 
-class SampleState(Answer):
-    """Counts over all engines since the daemon's start, as of the wall time `at`.
-
-    Calls came with `prefix_tokens` of known prefixes, of which `found_tokens` were on the device. So many requests,
-    ours among them, had their `first_tokens` after `first_token_seconds` in all, by the engines' own count; null while
-    no engine tells. `order_accuracy` and `recency_accuracy` are those of the report at that time.
-    """
-
-    at: float
-    prefix_tokens: int
-    found_tokens: int
-    first_tokens: int | None
-    first_token_seconds: float | None
-    prefetches: int
-    prefetches_used: int
-    prefetches_wasted: int
-    prefetched_tokens: int
-    prefetched_tokens_wasted: int
-    order_accuracy: float | None
-    recency_accuracy: float | None
-
-
 class HistoryPage(Answer):
     """What was counted over the last hour, the oldest first, a sample every `every` seconds."""
 
     every: float
-    samples: list[SampleState]
+    samples: list[Sample]
 
 
 async def keep_history(sidecar: Sidecar) -> None:
@@ -85,5 +63,4 @@ def add_dashboard(api: FastAPI, sidecar: Sidecar) -> None:
     @api.get("/v1/history", tags=["reports"])
     async def history(since: Since = 0.0) -> HistoryPage:
         """What was counted over the last hour, as far as it is younger than `since`."""
-        samples = [SampleState.model_validate(sample) for sample in sidecar.history.since(since)]
-        return HistoryPage(every=SAMPLE_SECONDS, samples=samples)
+        return HistoryPage(every=SAMPLE_SECONDS, samples=list(sidecar.history.since(since)))
