@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -101,8 +101,8 @@ def crowd(engine: str, feed: str, agents: int, *, pace: float, prefixes: int) ->
 
 
 @contextmanager
-def _running(live: object, over: Event) -> Iterator[None]:
-    thread = Thread(target=live, name="simulation")  # type: ignore[arg-type]
+def _running(live: Callable[[], None], over: Event) -> Iterator[None]:
+    thread = Thread(target=live, name="simulation")
     thread.start()
     try:
         yield
