@@ -77,6 +77,12 @@ async def playing_here(
     """Run an example in a thread of this process."""
     with emulator(folder) as engine:
         async with daemon(folder, engine.url) as (sidecar, api):
+
+            async def heard() -> bool:
+                return all(driver.view.known for driver in sidecar.drivers.values())
+
+            # What is asked before the engine's events are heard teaches no prefix.
+            await until(heard)
             publisher = Publisher(simulation, clock, address=sidecar.feed_address)
             told: asyncio.Queue[int] = asyncio.Queue()
             loop = asyncio.get_running_loop()
