@@ -22,9 +22,9 @@ class Sample:
     """Counts over all engines since the daemon's start, as of the wall time `at`.
 
     Calls came with `prefix_tokens` of known prefixes, of which `found_tokens` were on the device. So many requests,
-    ours among them, had their `first_tokens` after `first_token_seconds` in all, by the engines' own count; unknown while
-    no engine tells. The shares of pairs of calls that estimates and recency put in the right order are those of the
-    last pairs.
+    ours among them, had their `first_tokens` after `first_token_seconds` in all, by the engines' own count; unknown
+    while no engine tells. The shares of pairs of calls that estimates and recency put in the right order are those of
+    the last pairs.
     """
 
     at: float
