@@ -201,7 +201,9 @@ async def check_staged(scene: Scene) -> None:
 
 async def play(scene: Scene) -> None:
     """Play the whole scene and check what must hold."""
-    async with httpx.AsyncClient(base_url=scene.engine, timeout=WITHIN) as client:
+    # An engine closes connections that are idle for seconds: a request sent meanwhile is lost through nobody's fault.
+    fresh = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=scene.engine, timeout=WITHIN, limits=fresh) as client:
         with scene.sidecar() as sidecar, Publisher("scene", address=sidecar.feed) as publisher:
             async with httpx.AsyncClient(base_url=sidecar.api, timeout=WITHIN) as api:
                 await scene.register(publisher, api)
