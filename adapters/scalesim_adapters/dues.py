@@ -12,16 +12,25 @@ import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import zmq
+from zmq.auth import load_certificate
+from zmq.utils.monitor import recv_monitor_message
 
 TOPIC = b"dues"
 SILENCE_SECONDS = 2.0
 POLL_MILLISECONDS = 100
 ASK_AGAIN_SECONDS = 0.5
+KNOCK_AGAIN_SECONDS = 2.0
+REFUSALS = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 
 log = logging.getLogger(__name__)
 
@@ -184,18 +193,47 @@ class DueFeed:
         return self.table.apply(message, wall)
 
 
+class DueKeys(NamedTuple):
+    """ZeroMQ's CURVE, for a broadcast that takes known keys alone: the daemon's public key, and a pair of one's own."""
+
+    server: bytes
+    public: bytes
+    secret: bytes
+
+    @classmethod
+    def load(cls, own: str | None, server: str | None) -> DueKeys | None:
+        """Read an engine's `NAME.key_secret` and the daemon's `NAME.key`; None where neither is named. Raises
+        `ValueError` for one without the other, and for files that hold no such keys."""
+        if own is None and server is None:
+            return None
+        if own is None or server is None:
+            raise ValueError(
+                "a broadcast with keys takes two files: one's own keys, and the daemon's public one"
+            )
+        try:
+            (public, secret), (theirs, _) = load_certificate(own), load_certificate(server)
+        except (OSError, LookupError) as error:
+            raise ValueError(f"no keys for the broadcast: {error}") from None
+        if secret is None:
+            raise ValueError(f"{own} holds no secret key: name the file that ends in .key_secret")
+        return cls(theirs, public, secret)
+
+
 class DueListener:
     """Keeps `table` current from a daemon thread. What comes in or breaks never reaches the engine: the table goes
     stale, and is current again soon after the daemon is back.
 
     `endpoint` is what the daemon's `broadcast.bind` says, `silence` how many seconds without a word make the table
-    stale. Raises `ValueError` where ZeroMQ can't use the endpoint.
+    stale, `keys` are for a daemon that asks for some. Raises `ValueError` where ZeroMQ can't use the endpoint or keys.
     """
 
-    def __init__(self, endpoint: str, silence: float = SILENCE_SECONDS) -> None:
+    def __init__(self, endpoint: str, silence: float = SILENCE_SECONDS, keys: DueKeys | None = None) -> None:
         self.table = DueTable(silence)
+        self._endpoint = endpoint
         self._feed = DueFeed(self.table)
         self._asked = 0.0
+        self._turned_away = False
+        self._knock_at: float | None = None
         self._closing = threading.Event()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
@@ -205,10 +243,16 @@ class DueListener:
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         try:
+            if keys is not None:
+                self._socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+                self._socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+                self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+            self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | REFUSALS)
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
-            raise ValueError(f"{endpoint!r} is no endpoint of a broadcast: {error}") from error
+            given = endpoint if keys is None else f"{endpoint} with these keys"
+            raise ValueError(f"{given!r} is no endpoint of a broadcast: {error}") from error
         self._socket.subscribe(TOPIC)
         self._thread = threading.Thread(target=self._run, name="scalesim-dues", daemon=True)
         self._thread.start()
@@ -223,10 +267,31 @@ class DueListener:
             while not self._closing.is_set():
                 if self._socket.poll(POLL_MILLISECONDS):
                     self._take(self._socket.recv_multipart(), monotonic())
+                else:
+                    self._follow_connection(monotonic())
         except zmq.ZMQError as error:
             log.warning("the broadcast of dues is no longer heard: %s", error)
         finally:
             self._context.destroy(linger=0)
+
+    def _follow_connection(self, wall: float) -> None:
+        """Say once that the daemon doesn't let us in, and knock again: ZeroMQ itself gives up there."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._turned_away, self._knock_at = False, None
+                continue
+            if not self._turned_away:
+                log.warning(
+                    "the daemon ends the handshake at %s: it takes keys, or none, or others (broadcast.curve)",
+                    self._endpoint,
+                )
+            self._turned_away, self._knock_at = True, wall + KNOCK_AGAIN_SECONDS
+        if self._knock_at is not None and wall >= self._knock_at:
+            self._knock_at = None
+            with suppress(zmq.ZMQError):  # It has given up, and knows of no such connection.
+                self._socket.disconnect(self._endpoint)
+            self._socket.connect(self._endpoint)
 
     def _take(self, frames: list[bytes], wall: float) -> None:
         if not self._feed.take(frames, wall) and wall - self._asked >= ASK_AGAIN_SECONDS:

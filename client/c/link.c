@@ -11,6 +11,7 @@ enum {
     LINGER_MS = 500,
     HEARTBEAT_MS = 5000,
     RECONNECT_MAX_MS = 2000,
+    REFUSALS = ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL,
 };
 static const double START_GRACE = 1, WELCOME_WAIT = 2, RETRY_WAIT = 0.05;
 
@@ -115,6 +116,20 @@ static void obey(scalesim *p, const control *said) {
     }
 }
 
+static void turn_away(scalesim *p) {
+    if (!p->turned_away)
+        fprintf(stderr, "scalesim: the daemon ends the handshake: it goes, or it takes keys, or none, or others (curve)\n");
+    p->turned_away = true;
+    p->knock_at = monotonic() + RECONNECT_MAX_MS / 1000.0;
+}
+
+/* ZeroMQ gives up a connection that was refused; the daemon may know the key by now, or ask for none. */
+static void knock_again(scalesim *p) {
+    p->knock_at = NEVER;
+    zmq_disconnect(p->socket, p->address);
+    zmq_connect(p->socket, p->address);
+}
+
 static void follow_connection(scalesim *p) {
     zmq_msg_t part;
     zmq_msg_init(&part);
@@ -123,7 +138,11 @@ static void follow_connection(scalesim *p) {
         if (zmq_msg_size(&part) >= sizeof what) memcpy(&what, zmq_msg_data(&part), sizeof what);
         zmq_msg_recv(&part, p->monitor, 0); /* The address. */
         if (what == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+            p->turned_away = false;
+            p->knock_at = NEVER;
             open_stream(p);
+        } else if (what & REFUSALS) {
+            turn_away(p);
         } else if (what == ZMQ_EVENT_DISCONNECTED) {
             p->phase = AWAY;
             p->deadline = NEVER;
@@ -151,6 +170,7 @@ static void listen_to_daemon(scalesim *p) {
 
 static void watch_time(scalesim *p) {
     double now = monotonic();
+    if (now >= p->knock_at) knock_again(p);
     if (now >= p->deadline) {
         p->deadline = NEVER;
         lose(p);
@@ -261,7 +281,7 @@ void *ss_serve(void *argument) {
             {p->monitor, 0, ZMQ_POLLIN, 0},
             {p->wake_in, 0, ZMQ_POLLIN, 0},
         };
-        double wait = earlier(earlier(p->next_snapshot, p->deadline), stop_by) - monotonic();
+        double wait = earlier(earlier(p->next_snapshot, p->deadline), earlier(p->knock_at, stop_by)) - monotonic();
         zmq_poll(items, 3, p->more_waits || wait <= 0 ? 0 : (long)(wait * 1000) + 1);
         rest(p);
         follow_connection(p);
@@ -283,7 +303,13 @@ static void set_option(void *socket, int option, int value) {
     zmq_setsockopt(socket, option, &value, sizeof value);
 }
 
-bool ss_connect_sockets(scalesim *p, const char *address) {
+static bool use_keys(void *socket, const scalesim_curve *curve) {
+    return !zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, curve->server_key, 40) &&
+           !zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, curve->public_key, 40) &&
+           !zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, curve->secret_key, 40);
+}
+
+bool ss_connect_sockets(scalesim *p, const scalesim_curve *curve) {
     static const char *const wake_at = "inproc://wake", *const monitor_at = "inproc://monitor";
     p->context = zmq_ctx_new();
     p->socket = zmq_socket(p->context, ZMQ_DEALER);
@@ -299,9 +325,9 @@ bool ss_connect_sockets(scalesim *p, const char *address) {
     set_option(p->monitor, ZMQ_LINGER, 0);
     set_option(p->wake_in, ZMQ_LINGER, 0);
     set_option(p->wake_out, ZMQ_LINGER, 0);
-    int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED;
-    return !zmq_socket_monitor(p->socket, monitor_at, events) && !zmq_connect(p->monitor, monitor_at) &&
-           !zmq_bind(p->wake_in, wake_at) && !zmq_connect(p->wake_out, wake_at) && !zmq_connect(p->socket, address);
+    int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | REFUSALS;
+    return (!curve || use_keys(p->socket, curve)) && !zmq_socket_monitor(p->socket, monitor_at, events) && !zmq_connect(p->monitor, monitor_at) &&
+           !zmq_bind(p->wake_in, wake_at) && !zmq_connect(p->wake_out, wake_at) && !zmq_connect(p->socket, p->address);
 }
 
 void ss_close_sockets(scalesim *p) {

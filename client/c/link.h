@@ -34,12 +34,13 @@ struct scalesim {
     void *context, *socket, *monitor, *wake_in;
     char *source;
     bytes opened;
-    double snapshot_every, deadline, next_snapshot;
+    char *address;
+    double snapshot_every, deadline, next_snapshot, knock_at;
     phase phase;
     uint64_t seq;
     int64_t restated_up_to;
     message *outbox, **outbox_end;
-    bool blocked, more_waits;
+    bool blocked, more_waits, turned_away;
 };
 
 double ss_read_clock(clockid_t which); /* seconds */
@@ -49,7 +50,7 @@ void ss_drop_waiting(scalesim *p);
 bool ss_is_settled(const scalesim *p);
 void ss_wake(scalesim *p);
 
-bool ss_connect_sockets(scalesim *p, const char *address); /* false with zmq_errno */
+bool ss_connect_sockets(scalesim *p, const scalesim_curve *curve); /* false with zmq_errno */
 void ss_close_sockets(scalesim *p);
 void *ss_serve(void *publisher); /* the thread's whole life */
 

@@ -15,6 +15,7 @@ static void free_publisher(scalesim *p) {
     ss_free_state(p->state);
     ss_free_bytes(&p->opened);
     free(p->source);
+    free(p->address);
     pthread_cond_destroy(&p->changed);
     pthread_mutex_destroy(&p->lock);
     free(p);
@@ -45,10 +46,15 @@ scalesim *scalesim_open(const char *simulation, const scalesim_options *options)
         errno = EINVAL;
         return NULL;
     }
+    if (told.curve && !zmq_has("curve")) {
+        errno = ENOTSUP;
+        return NULL;
+    }
     scalesim *p = ss_take_memory(NULL, sizeof *p);
-    *p = (scalesim){.keeping = true, .stop_by = NEVER, .deadline = NEVER, .restated_up_to = -1};
+    *p = (scalesim){.keeping = true, .stop_by = NEVER, .deadline = NEVER, .knock_at = NEVER, .restated_up_to = -1};
     p->outbox_end = &p->outbox;
     p->source = ss_copy_text(source);
+    p->address = ss_copy_text(told.address ? told.address : "tcp://127.0.0.1:5600");
     p->opened = pack_opened(simulation, source, told.incarnation ? told.incarnation : milliseconds, clock);
     p->snapshot_every = told.snapshot_every > 0 ? fmin(told.snapshot_every, LONGEST_WAIT) : 30;
     p->state = ss_new_state();
@@ -58,7 +64,7 @@ scalesim *scalesim_open(const char *simulation, const scalesim_options *options)
     pthread_cond_init(&p->changed, &by_monotonic);
     pthread_condattr_destroy(&by_monotonic);
     pthread_mutex_init(&p->lock, NULL);
-    int failed = ss_connect_sockets(p, told.address ? told.address : "tcp://127.0.0.1:5600") ? 0 : zmq_errno();
+    int failed = ss_connect_sockets(p, told.curve) ? 0 : zmq_errno();
     if (!failed) failed = pthread_create(&p->thread, NULL, ss_serve, p);
     if (!failed) return p;
     free_publisher(p);

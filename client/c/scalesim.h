@@ -23,6 +23,17 @@ extern "C" {
 
 typedef struct scalesim scalesim;
 
+/* Keys for a daemon that asks for some (ZeroMQ's CURVE): the daemon's public key and a publisher's own pair, as Z85. */
+typedef struct {
+    char server_key[41];
+    char public_key[41];
+    char secret_key[41];
+} scalesim_curve;
+
+/* Read a publisher's NAME.key_secret and the daemon's NAME.key, as `python -m scalesim_client.curve` makes them. Returns
+ * false with errno: EINVAL for a file that lacks a key. */
+bool scalesim_load_curve(scalesim_curve *keys, const char *own, const char *server);
+
 /* What a publisher may be told; zeros and NULLs stand for the defaults in brackets. */
 typedef struct {
     const char *clock;     /* what times count: "step" [this], "sim_seconds" or "wall_seconds" */
@@ -30,6 +41,7 @@ typedef struct {
     const char *source;    /* this process among those of the simulation [the simulation's name] */
     uint64_t incarnation;  /* greater each time that the source starts [wall time in milliseconds] */
     double snapshot_every; /* seconds after which the whole state is said again [30] */
+    const scalesim_curve *curve; /* the keys for a daemon that asks for some [none] */
 } scalesim_options;
 
 /* Where an agent is and where it goes, in space units and, for speed, space units per clock unit. Begin with
@@ -73,8 +85,8 @@ typedef struct {
     uint64_t invalid; /* ignored */
 } scalesim_counts;
 
-/* Open a stream of events of one simulation; `options` may be NULL. Returns NULL, with errno set, for a name, clock or
- * address that can't be. */
+/* Open a stream of events of one simulation; `options` may be NULL. Returns NULL, with errno set, for a name, clock,
+ * address or keys that can't be: ENOTSUP for keys where libzmq was built without CURVE. */
 scalesim *scalesim_open(const char *simulation, const scalesim_options *options);
 
 /* Send what waits and stream.closed, within about two seconds, and free everything. */

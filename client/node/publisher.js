@@ -2,7 +2,7 @@
 
 import { setTimeout as delay } from "node:timers/promises";
 
-import { Dealer } from "zeromq";
+import { Dealer, capability } from "zeromq";
 
 import * as events from "./events.js";
 import { LONGEST_MS, Outbound } from "./outbound.js";
@@ -16,6 +16,9 @@ const LINGER_MS = 500;
 const HEARTBEAT_MS = 5000;
 const RECONNECT_MAX_MS = 2000;
 const CLOSE_WAIT_MS = 2000;
+const REFUSALS = ["protocol", "auth", "other"].map((kind) => `handshake:error:${kind}`);
+
+export { Curve } from "./curve.js";
 
 /**
  * One source of events of one simulation.
@@ -31,6 +34,9 @@ export class Publisher {
   #opened;
   #outbound = new Outbound();
   #dealer;
+  #address;
+  #turnedAway = false;
+  #knockTimer = null;
   #snapshotEvery;
   #phase = "away"; // "opening": stream.opened is out, its welcome awaited; "open"; "refused" until another connection
   #openWanted = false;
@@ -53,13 +59,16 @@ export class Publisher {
    * @param {string} [options.source] this process among those of the simulation; default: the simulation's name
    * @param {number} [options.incarnation] greater each time the source starts; default: wall time in milliseconds
    * @param {number} [options.snapshotEvery] seconds after which the whole state is said again
-   * @throws {RangeError|TypeError|Error} for a name, clock or address that can't be
+   * @param {Curve} [options.curve] the keys for a daemon that asks for some
+   * @throws {RangeError|TypeError|Error} for a name, clock, address or keys that can't be
    */
   constructor(simulation, options = {}) {
     const { clock = "step", address = "tcp://127.0.0.1:5600", source = simulation } = options;
-    const { incarnation = Date.now(), snapshotEvery = 30 } = options;
+    const { incarnation = Date.now(), snapshotEvery = 30, curve } = options;
+    if (curve && !capability.curve) throw new Error("this zeromq was built without CURVE: it can't speak to a daemon that asks for keys");
     this.#opened = events.streamOpened(simulation, source, incarnation, clock);
     this.#snapshotEvery = Math.min(snapshotEvery * 1000, LONGEST_MS);
+    this.#address = address;
     this.#dealer = new Dealer({
       sendHighWaterMark: SEND_HIGH_WATER_MARK,
       sendTimeout: SEND_WAIT_MS,
@@ -67,9 +76,11 @@ export class Publisher {
       immediate: true, // nothing is queued for a daemon that isn't there
       heartbeatInterval: HEARTBEAT_MS,
       reconnectMaxInterval: RECONNECT_MAX_MS,
+      ...(curve && { curveServerKey: curve.server, curvePublicKey: curve.public, curveSecretKey: curve.secret }),
     });
-    this.#dealer.events.on("handshake", () => this.#open());
+    this.#dealer.events.on("handshake", () => this.#letIn());
     this.#dealer.events.on("disconnect", () => this.#goneAway());
+    REFUSALS.forEach((refusal) => this.#dealer.events.on(refusal, () => this.#turnAway()));
     try {
       this.#dealer.connect(address);
     } catch (error) {
@@ -187,6 +198,7 @@ export class Publisher {
     this.#lose();
     this.#setDeadline(null);
     clearTimeout(this.#snapshotTimer);
+    clearTimeout(this.#knockTimer);
     this.#dealer.close();
   }
 
@@ -203,6 +215,31 @@ export class Publisher {
       return;
     }
     this.#wake();
+  }
+
+  #letIn() {
+    this.#turnedAway = false;
+    clearTimeout(this.#knockTimer);
+    this.#open();
+  }
+
+  #turnAway() {
+    if (!this.#turnedAway) {
+      console.warn("scalesim: the daemon ends the handshake: it goes, or it takes keys, or none, or others (curve)");
+    }
+    this.#turnedAway = true;
+    clearTimeout(this.#knockTimer);
+    if (!this.#dealer.closed) this.#knockTimer = setTimeout(() => this.#knockAgain(), RECONNECT_MAX_MS);
+  }
+
+  /** ZeroMQ gives up a connection that was refused; the daemon may know the key by now, or ask for none. */
+  #knockAgain() {
+    try {
+      this.#dealer.disconnect(this.#address);
+    } catch {
+      // It has been given up already.
+    }
+    this.#dealer.connect(this.#address);
   }
 
   #open() {

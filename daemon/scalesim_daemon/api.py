@@ -20,6 +20,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from scalesim_client.events import MAX_ID_BYTES
 from scalesim_daemon import report_agents, report_engines, report_estimators, report_items
 from scalesim_daemon.admin.access import Guard, Tokens, may_read
+from scalesim_daemon.admin.bodies import ShortBodies
 from scalesim_daemon.admin.rates import Throttle
 from scalesim_daemon.admin.routes import STATUS_OF as STEERING_STATUS_OF
 from scalesim_daemon.admin.routes import add_config, add_operations, add_steering, add_stream
@@ -103,6 +104,7 @@ def _guard(api: FastAPI, tokens: Callable[[], Tokens]) -> None:
     for error, status in STATUS_OF.items():
         api.add_exception_handler(error, _answer_with(status))
     api.add_exception_handler(RequestValidationError, _say_what_is_wrong)
+    api.add_middleware(ShortBodies)
     api.add_middleware(Guard, tokens=tokens)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -20,6 +21,7 @@ from scalesim_daemon.admin.reload import NotReadable, reload
 from scalesim_daemon.admin.stream import Hub
 from scalesim_daemon.api import build_api, build_front_door
 from scalesim_daemon.broadcast import Broadcast
+from scalesim_daemon.connections import Places, bounded
 from scalesim_daemon.dashboard.routes import keep_history
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.engines import connect
@@ -45,6 +47,7 @@ log = structlog.get_logger(__name__)
 async def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
     """Run the daemon until SIGINT or SIGTERM tells it to stop. At SIGHUP `reread` gives the settings anew."""
     configure_logging(settings.log)
+    _allow_files()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -59,6 +62,13 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
         )
         await stop.wait()
         log.info("stopping")
+
+
+def _allow_files() -> None:
+    """Let as many files and connections be open as may be: many simulations need more than a shell's usual 1,024."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _reload(sidecar: Sidecar) -> None:
@@ -91,7 +101,9 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
         stack.callback(feed.close)
         sidecar.feed_address = feed.address
         if settings.broadcast.bind is not None:
-            sidecar.broadcast = Broadcast(settings.broadcast.bind, sidecar.population)
+            sidecar.broadcast = Broadcast(
+                settings.broadcast.bind, sidecar.population, settings.broadcast.curve
+            )
             stack.callback(sidecar.broadcast.close)
         for engine in settings.engines:
             sidecar.drivers[engine.name] = connect_driver(sidecar, engine)
@@ -221,6 +233,9 @@ def _doors(stack: AsyncExitStack, settings: Settings) -> dict[str, socket.socket
             doors[section] = socket.create_server((host, port), family=family)
         except OSError as error:
             raise ConfigError(f"{section}.port: {port} of {host}: {error.strerror or error}") from error
+        # Connections have it from here: asyncio sees to it for sockets alone that name their protocol, and without it
+        # what follows a header waits for the client's acknowledgement, 40 ms.
+        doors[section].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stack.callback(doors[section].close)
     return doors
 
@@ -232,6 +247,7 @@ async def _serving(
     server = _Server(
         uvicorn.Config(
             app,
+            http=bounded(Places()),
             log_config=None,
             log_level="warning",
             access_log=False,

@@ -12,16 +12,20 @@ from time import time_ns
 
 import msgspec
 import zmq
+from zmq.auth.asyncio import AsyncioAuthenticator
 
 from scalesim_adapters.dues import TOPIC, DueMessage
 from scalesim_daemon.board import overdue_after
+from scalesim_daemon.curve import guard
 from scalesim_daemon.population import Changes, Population
-from scalesim_daemon.settings import ConfigError
+from scalesim_daemon.settings import ConfigError, CurveSettings
 
 HEARTBEAT_SECONDS = 0.5
 # A snapshot in between also lets listeners forget the clocks of sources that are gone.
 RESTATE_SECONDS = 60.0
 LONGEST_SUBSCRIPTION = 1024
+# What is still to be read of who subscribes waits for the next cycle.
+SUBSCRIPTIONS_A_CYCLE = 1000
 
 # The clock of agents that are pinned or being served: no due is nearer.
 _NOW_CLOCK = ""
@@ -111,12 +115,13 @@ class DueLedger:
 
 
 class Broadcast:
-    """An XPUB socket that every engine's plug-in may subscribe to. Nobody listening costs next to nothing.
+    """An XPUB socket that every engine's plug-in may subscribe to, or, with `curve`, those whose keys are known. Nobody
+    listening costs next to nothing.
 
-    Raises `ConfigError` where `bind` can't be bound.
+    Raises `ConfigError` where `bind` can't be bound, or its keys can't be read.
     """
 
-    def __init__(self, bind: str, population: Population) -> None:
+    def __init__(self, bind: str, population: Population, curve: CurveSettings | None = None) -> None:
         self._ledger = DueLedger(population)
         self._topics: set[bytes] = set()
         self._restated = -math.inf
@@ -129,8 +134,14 @@ class Broadcast:
         self._socket.setsockopt(zmq.MAXMSGSIZE, LONGEST_SUBSCRIPTION)
         # Also a listener that subscribes beside or after another is heard of: it wants a snapshot.
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self._doorman: AsyncioAuthenticator | None = None
         try:
+            if curve is not None:
+                self._doorman, _ = guard(self._context, self._socket, curve, "broadcast")
             self._socket.bind(bind)
+        except ConfigError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             raise ConfigError(f"broadcast.bind: {bind}: {error}") from error
@@ -167,12 +178,19 @@ class Broadcast:
 
     def close(self) -> None:
         """Close the socket."""
+        if self._doorman is not None:
+            self._doorman.stop()
         self._context.destroy(linger=0)
 
     def _subscribed(self) -> bool:
         new = False
-        while self._socket.poll(0):
+        for _ in range(SUBSCRIPTIONS_A_CYCLE):
+            if not self._socket.poll(0):
+                break
             told = self._socket.recv(zmq.NOBLOCK)
+            if not TOPIC.startswith(told[1:]):
+                # Of what isn't said there is nothing to keep.
+                continue
             if told.startswith(b"\x01"):
                 self._topics.add(told[1:])
                 new = True

@@ -15,7 +15,13 @@ from scalesim_daemon.setting_sources import load_settings, parse_engine
 from scalesim_daemon.settings import ConfigError, RunMode
 from scalesim_daemon.whatif import command
 
-app = typer.Typer(help="Runs the ScaleSim sidecar.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Runs the ScaleSim sidecar.",
+    no_args_is_help=True,
+    add_completion=False,
+    # What a function works with may be secret.
+    pretty_exceptions_show_locals=False,
+)
 app.command()(command.simulate)
 app.command()(command.calibrate)
 app.command("replay")(send_again)

@@ -18,7 +18,7 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from scalesim_client.codec import decode, pack_control, pack_frames, unpack_frames
 from scalesim_client.events import MAX_MESSAGE_BYTES
-from scalesim_daemon.curve import guard
+from scalesim_daemon.curve import Keys, guard
 from scalesim_daemon.gate import Verdict
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.settings import ConfigError, CurveSettings, SubscribeSettings
@@ -26,7 +26,11 @@ from scalesim_daemon.wire import Refused
 
 ANONYMOUS = "anonymous"
 FRAME_ALLOWANCE = 1024
+# Messages of a connection that wait to be taken. Each may be as long as one may be: more would be our memory.
+MOST_WAITING = 64
 REPLAY_SECONDS = 2.0
+# Of what is wrong with a message its sender decides how long it is.
+LONGEST_REASON = 300
 # How long a flood is taken in at a time, before others on this loop have their turn.
 TURN_SECONDS = 0.002
 
@@ -48,7 +52,11 @@ class Sampler:
             seen = self._seen[kind] = self._seen.get(kind, 0) + 1
             if seen % 1000 == 1:
                 log.warning(
-                    "event ignored", source=source[:64], type=refusal.type, reason=refusal.reason, times=seen
+                    "event ignored",
+                    source=source[:64],
+                    type=refusal.type,
+                    reason=refusal.reason[:LONGEST_REASON],
+                    times=seen,
                 )
 
 
@@ -68,10 +76,12 @@ class Feed:
         self._context = zmq.asyncio.Context()
         self._router = self._socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._router.setsockopt(zmq.RCVHWM, MOST_WAITING)
         self._doorman: AsyncioAuthenticator | None = None
+        self._keys: Keys | None = None
         try:
             if curve is not None:
-                self._doorman = guard(self._context, self._router, curve)
+                self._doorman, self._keys = guard(self._context, self._router, curve, "feed")
             self._router.bind(bind)
         except ConfigError:
             self.close()
@@ -111,7 +121,8 @@ class Feed:
 
     async def _route(self) -> None:
         while True:
-            self._serve(*await self._router.recv_multipart())
+            first = await self._router.recv_multipart(copy=False)
+            self._serve(first[-1], *(frame.bytes for frame in first))
             until = monotonic() + TURN_SECONDS
             # What has come meanwhile costs no turn of the loop each.
             with suppress(zmq.Again):
@@ -119,20 +130,21 @@ class Feed:
                     self._serve(*self._receive())
             await asyncio.sleep(0)
 
-    def _receive(self) -> list[bytes]:
-        """Return a message that has come. Raises `zmq.Again` where there is none. Whether another frame follows is
-        asked of the frame: the socket takes several times as long to tell."""
+    def _receive(self) -> tuple[zmq.Frame, *tuple[bytes, ...]]:
+        """Return a message that has come, its last frame also as such. Raises `zmq.Again` where there is none. Whether
+        another frame follows is asked of the frame: the socket takes several times as long to tell."""
         parts = [self._plain.recv(zmq.NOBLOCK)]
-        more = True
-        while more:
+        while True:
             frame = self._plain.recv(zmq.NOBLOCK, copy=False)
             parts.append(frame.bytes)
-            more = frame.more
-        return parts
+            if not frame.more:
+                return frame, *parts
 
-    def _serve(self, identity: bytes, *frames: bytes) -> None:
-        """Take one message in, and answer where its sender has to know. A ROUTER never waits to send."""
-        verdict = self._take(frames, identity)
+    def _serve(self, last: zmq.Frame, identity: bytes, *frames: bytes) -> None:
+        """Take one message in, and answer where its sender has to know. A ROUTER never waits to send. Which key its
+        sender has is known of a frame."""
+        key = None if self._keys is None else str(last.get("User-Id")).encode()
+        verdict = self._take(frames, identity, key)
         if verdict is None or not (verdict.welcome or verdict.resync):
             return
         reply = pack_control(
@@ -180,7 +192,9 @@ class Feed:
         finally:
             dealer.close()
 
-    def _take(self, frames: Sequence[bytes], peer: bytes | None = None) -> Verdict | None:
+    def _take(
+        self, frames: Sequence[bytes], peer: bytes | None = None, key: bytes | None = None
+    ) -> Verdict | None:
         """Judge one message; return None where it isn't of our form at all."""
         try:
             if len(frames) == 1:
@@ -193,6 +207,11 @@ class Feed:
             self._sidecar.gate.counts["malformed"] += 1
             self._sampler.refused("?", [Refused("?", str(error))])
             return None
+        why = None if self._keys is None or key is None else self._keys.refusal(key, topic, raws)
+        if why is not None:
+            self._sidecar.gate.counts["foreign"] += 1
+            self._sampler.refused(topic, [Refused("stream", why)])
+            return Verdict(welcome=True, error=why)
         verdict = self._sidecar.admit(topic, seq, raws, peer)
         self._sampler.refused(topic, verdict.refused)
         return verdict

@@ -184,7 +184,7 @@ class Gate:
     ) -> Verdict:
         if opened.schema_version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             self.counts["refused_versions"] += 1
-            reason = f"schema version {opened.schema_version} is not supported, only {SCHEMA_VERSION}"
+            reason = f"schema version {opened.schema_version[:16]} is not supported, only {SCHEMA_VERSION}"
             return Verdict(refused=[*refused, Refused(opened.type, reason)], welcome=True, error=reason)
         known = self._sources.get(topic)
         if known is not None and opened.incarnation < known.stream.incarnation:

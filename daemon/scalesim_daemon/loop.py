@@ -46,6 +46,9 @@ if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in 
 TICK_SECONDS = 0.25
 ALIVE_SECONDS = 5.0
 KEPT_DECISIONS = 2000
+# A path is as long as a simulation likes, and so is a list of LoRAs that lie nowhere.
+LONGEST_ERROR = 1000
+MOST_NOT_TAKEN = 1000
 
 log = structlog.get_logger(__name__)
 
@@ -246,9 +249,12 @@ class Sidecar:
             await asyncio.to_thread(self.library.link, name, original)
         except (LoraError, OSError) as error:
             # A simulation binds it anew with every snapshot.
-            if self.not_taken.get(name) != str(error):
-                log.warning("LoRA not taken", agent=agent, lora=name, error=str(error))
-            self.not_taken[name] = str(error)
+            why = str(error)[:LONGEST_ERROR]
+            if self.not_taken.pop(name, None) != why:
+                log.warning("LoRA not taken", agent=agent, lora=name, error=why)
+            self.not_taken[name] = why
+            if len(self.not_taken) > MOST_NOT_TAKEN:
+                del self.not_taken[next(iter(self.not_taken))]
         else:
             self.not_taken.pop(name, None)
         self.cycle()

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -24,6 +25,7 @@ import structlog
 
 from scalesim_adapters import lorafiles
 from scalesim_daemon.dirlock import DirectoryInUse, lock_directory
+from scalesim_daemon.rootedfiles import fill, open_below
 from scalesim_daemon.settings import ConfigError, LoraSettings
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -231,6 +233,9 @@ class LoraLibrary:
                 )
         return original
 
+    def _reading(self, path: Path) -> BufferedReader:
+        return open_below(path, None if self._roots is None else [*self._roots, self._staging.resolve()])
+
     # Links
 
     def _is_staged(self, link: Path) -> bool:
@@ -278,7 +283,7 @@ class LoraLibrary:
             status = path.stat()
             key = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
             if key not in self._hashes:
-                with path.open("rb") as file:
+                with self._reading(path) as file:
                     self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
             total.update(f"{path.name} {self._hashes[key]}\n".encode())
         return total.hexdigest()[: lorafiles.DIGITS]
@@ -301,7 +306,8 @@ class LoraLibrary:
             for source in sources:
                 _allocate(self._copying / source.name, source.stat().st_size)
             for source in sources:
-                _fill(self._copying / source.name, source)
+                with self._reading(source) as original:
+                    fill(self._copying / source.name, original, COPIED_AT_ONCE)
         except OSError as error:
             self._remove(self._copying)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -379,11 +385,6 @@ def _allocate(path: Path, size: int) -> None:
     with path.open("xb") as file:
         if size:
             os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _fill(path: Path, source: Path) -> None:
-    with source.open("rb") as original, path.open("r+b") as copy:
-        shutil.copyfileobj(original, copy, COPIED_AT_ONCE)
 
 
 def _size(directory: Path) -> int:

@@ -26,7 +26,7 @@ GATE_METRICS = {
 # What the gateway counts in the sidecar, by what the metric's label says.
 GATEWAY_CALLS = {"agents": "calls_of_agents", "nobody": "calls_of_nobody"}
 # Messages and events that were ignored, by why.
-REFUSALS = ("malformed", "unknown", "unopened", "fenced", "refused_versions")
+REFUSALS = ("malformed", "unknown", "unopened", "fenced", "foreign", "refused_versions")
 
 Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 

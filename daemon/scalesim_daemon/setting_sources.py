@@ -18,7 +18,15 @@ from scalesim_daemon.settings import ENV_PREFIX, ConfigError, Settings
 
 # Variables of the same prefix that other parts of the project read.
 OTHER_VARIABLES = frozenset(
-    {"SCALESIM_CPU_FAST_LORA", "SCALESIM_DUES", "SCALESIM_SILENCE_SECONDS", "SCALESIM_TOKEN", "SCALESIM_URL"}
+    {
+        "SCALESIM_CPU_FAST_LORA",
+        "SCALESIM_DUES",
+        "SCALESIM_DUES_DAEMON_KEY",
+        "SCALESIM_DUES_KEYS",
+        "SCALESIM_SILENCE_SECONDS",
+        "SCALESIM_TOKEN",
+        "SCALESIM_URL",
+    }
 )
 # What PyYAML raises, its own error apart: for values that aren't what their form or tag says, and for deep nesting.
 NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -45,7 +53,9 @@ def parse_engine(text: str) -> dict[str, str]:
     """Turn a flag's `KIND=URL` into what `engines` takes. Raises `ConfigError`."""
     kind, separator, url = text.partition("=")
     if not separator or not url:
-        raise ConfigError(f"--engine {text}: write KIND=URL, for example vllm=http://127.0.0.1:8000")
+        raise ConfigError(
+            f"--engine {redacted(text)}: write KIND=URL, for example vllm=http://127.0.0.1:8000"
+        )
     return {"kind": kind, "url": url}
 
 

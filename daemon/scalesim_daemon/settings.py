@@ -78,8 +78,9 @@ class SubscribeSettings(Section):
 
 
 class CurveSettings(Section):
-    """Who may speak over the network: those with a public key (`*.key`) in `clients_dir`. The daemon's own secret is in
-    `server_key_file`. `python -m scalesim_client.curve` makes both kinds."""
+    """Who may speak, or hear, over the network: those with a public key (`*.key`) in `clients_dir`, as sources that fit
+    a pattern of a line `speaks-for` in it, where it has one. The daemon's own secret is in `server_key_file`. `python
+    -m scalesim_client.curve` makes both kinds."""
 
     server_key_file: AbsolutePath
     clients_dir: AbsolutePath
@@ -107,9 +108,26 @@ class FeedSettings(Section):
 
 
 class BroadcastSettings(Section):
-    """Where dues are published for plug-ins inside engines; null switches it off."""
+    """Where dues are published for plug-ins inside engines; null switches it off. What other hosts reach takes keys
+    (`curve`), unless `insecure_no_keys` says that a network keeps strangers out."""
 
+    curve: CurveSettings | None = None
+    insecure_no_keys: bool = False
     bind: Endpoint | None = "tcp://127.0.0.1:5601"
+
+    @field_validator("bind")
+    @classmethod
+    def _guarded(cls, bind: str | None, info: ValidationInfo) -> str | None:
+        if not (
+            bind is None or is_local(bind) or info.data.get("curve") or info.data.get("insecure_no_keys")
+        ):
+            raise ValueError(
+                f"{bind!r} is reachable from outside, and anybody who reaches it could read all agents' names and "
+                "dues: set broadcast.curve (`python -m scalesim_client.curve` makes keys), or keep the broadcast at "
+                "127.0.0.1; where a network policy or a firewall lets in the engines alone, "
+                "broadcast.insecure_no_keys: true tells everybody"
+            )
+        return bind
 
 
 class ApiSettings(Section):

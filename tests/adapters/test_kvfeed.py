@@ -4,8 +4,10 @@ on demand."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import os
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +25,7 @@ from scalesim_adapters.base import (
 )
 from scalesim_adapters.kvevents import feed as kvfeed
 from scalesim_adapters.kvevents.feed import KvFeed
-from scalesim_adapters.kvevents.link import Source, listens, reachable_form
+from scalesim_adapters.kvevents.link import Link, LinkLost, Source, listens, opened_context, reachable_form
 
 WITHIN = 10.0
 
@@ -95,8 +97,18 @@ class Engine:
         self._run, self._replay = run, replay
         self.incarnation = "1"
         self.error: Exception | None = None
+        self._asked = asyncio.Condition()
+        self._times = 0
+
+    async def asked(self, times: int) -> None:
+        """Wait until it was asked so many times in all."""
+        async with self._asked:
+            await asyncio.wait_for(self._asked.wait_for(lambda: self._times >= times), WITHIN)
 
     async def find(self) -> Source:
+        async with self._asked:
+            self._times += 1
+            self._asked.notify_all()
         if self.error is not None:
             raise self.error
         replay = f"ipc://{self._run}/kv-replay" if self._replay else None
@@ -392,5 +404,49 @@ def test_listens(tmp_path: Path) -> None:
         await server.wait_closed()
         assert not await listens(f"tcp://127.0.0.1:{port}", within=1)
         assert not await listens("tcp://nowhere", within=1)
+
+    run(body)
+
+
+@contextmanager
+def no_files() -> Iterator[None]:
+    """Have no file opened any more, nor a socket."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened: list[int] = []
+    highest = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1 + highest, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in opened:
+            os.close(file)
+
+
+def test_where_no_socket_can_be_opened_the_feed_is_away_and_comes_back(tmp_path: Path) -> None:
+    async def body() -> None:
+        await Publisher(tmp_path).publish(1)
+        engine = Engine(tmp_path)
+        engine.error = EngineUnavailable("not yet")
+        async with hearing(engine) as heard:
+            await engine.asked(1)
+            with no_files():
+                engine.error = None
+                await engine.asked(3)
+            await heard.until("lost", "cleared", 1)
+
+    run(body)
+
+
+def test_where_nobody_can_be_asked_for_what_was_lost_the_link_is_lost(tmp_path: Path) -> None:
+    async def body() -> None:
+        await Publisher(tmp_path).publish(1)
+        with opened_context() as context:
+            async with Link(context, await Engine(tmp_path).find()) as link:
+                with no_files(), pytest.raises(LinkLost, match="can't be asked: Too many open files"):
+                    await anext(link.replay(0, within=1.0))
 
     run(body)

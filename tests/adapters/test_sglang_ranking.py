@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from scalesim_adapters.dues import DueTable
+from scalesim_adapters.dues import DueListener, DueTable
 from scalesim_adapters.sglang.plugin.eviction import Eviction
 from scalesim_adapters.sglang.plugin.ranking import Ranking
 
@@ -110,5 +110,5 @@ def test_an_endpoint_that_cannot_be_heard_leaves_the_engine_as_it_is() -> None:
         session_ref_eviction_strategy = staticmethod(lambda node: "its own")
 
     component = Component()
-    Eviction("nonsense", 2.0).made(None, component, Cache())
+    Eviction("nonsense", lambda: DueListener("nonsense")).made(None, component, Cache())
     assert component.session_ref_eviction_strategy(None) == "its own"

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from scalesim_client import EVENT_TYPES, Event, Publisher
+from scalesim_client import EVENT_TYPES, Curve, Event, Publisher
 from scalesim_client.codec import pack_event
 
 LISTS = ("agents", "probabilities", "xy", "destination", "token_ids")
@@ -60,10 +60,13 @@ def answer(publisher: Publisher, verb: str, amount: str) -> str:
             return str(time.monotonic() - began)
 
 
-def main(mode: str, address: str = "", simulation: str = "", snapshot_every: str = "30") -> None:
+def main(mode: str, address: str = "", simulation: str = "", snapshot_every: str = "30", *keys: str) -> None:
     """Say what is read, one event a line."""
     if mode == "say":
-        with Publisher(simulation, address=address, snapshot_every=float(snapshot_every)) as publisher:
+        curve = Curve.load(*keys) if keys else None
+        with Publisher(
+            simulation, address=address, snapshot_every=float(snapshot_every), curve=curve
+        ) as publisher:
             for line in map(str.rstrip, sys.stdin):
                 verb, _, rest = line.partition(" ")
                 if verb in EVENT_TYPES:

@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import pytest
 import zmq
@@ -142,18 +142,25 @@ class Speaker:
 
 @asynccontextmanager
 async def speaking(
-    name: str, address: str, simulation: str = "village", snapshot_every: float = 30
+    name: str,
+    address: str,
+    simulation: str = "village",
+    snapshot_every: float = 30,
+    keys: Sequence[Path] = (),
+    complaints: IO[bytes] | None = None,
 ) -> AsyncIterator[Speaker]:
-    """Run a language's `say` against the feed at an address."""
+    """Run a language's `say` against the feed at an address; what it complains of goes to a file, if one is given."""
     process = await asyncio.create_subprocess_exec(
         *built(name).say,
         "say",
         address,
         simulation,
         str(snapshot_every),
+        *map(str, keys),
         cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        stderr=complaints,
     )
     speaker = Speaker(process)
     try:

@@ -16,6 +16,7 @@ import zmq
 import zmq.asyncio
 
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
+from scalesim_client import Curve
 from scalesim_client.codec import pack_frames
 from scalesim_daemon.app import running
 from scalesim_daemon.loop import Sidecar
@@ -84,10 +85,18 @@ async def resident(api: httpx.AsyncClient, agent: str) -> int:
 class Raw:
     """A source that says whatever a test wants, well formed or not."""
 
-    def __init__(self, address: str, source: str = "raw") -> None:
+    def __init__(
+        self, address: str, source: str = "raw", curve: Curve | None = None, identity: bytes | None = None
+    ) -> None:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        if identity is not None:
+            self._socket.setsockopt(zmq.ROUTING_ID, identity)
+        if curve is not None:
+            self._socket.setsockopt(zmq.CURVE_SERVERKEY, curve.server)
+            self._socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
         self._socket.connect(address)
         self._source = source
         self.seq = 0

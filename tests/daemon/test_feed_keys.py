@@ -19,32 +19,10 @@ from scalesim_daemon.app import running
 from scalesim_daemon.curve import Keys
 from scalesim_daemon.setting_sources import load_settings
 from scalesim_daemon.settings import ConfigError
-from tests.daemon.live import daemon, overrides, until
+from tests.daemon.keyring import Keyring
+from tests.daemon.live import Raw, daemon, overrides, until
 
 pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq was built without CURVE")
-
-
-class Keyring:
-    """The keys of a daemon, and of publishers, of whom the daemon knows some."""
-
-    def __init__(self, folder: Path) -> None:
-        self.clients = folder / "clients"
-        self.clients.mkdir()
-        self._folder = folder / "keys"
-        self.server, self.own = make_keys(self._folder, "feed")
-
-    def publisher(self, name: str, *, known: bool) -> Curve:
-        _, secret = make_keys(self._folder, name)
-        if known:
-            self.admit(name)
-        return Curve.load(secret, self.server)
-
-    def admit(self, name: str) -> None:
-        (self.clients / f"{name}.key").write_bytes((self._folder / f"{name}.key").read_bytes())
-
-    def feed(self) -> dict[str, Any]:
-        curve = {"server_key_file": str(self.own), "clients_dir": str(self.clients)}
-        return {"bind": "tcp://127.0.0.1:*", "curve": curve}
 
 
 @pytest.fixture
@@ -80,7 +58,7 @@ def test_who_has_a_known_key_is_heard_and_nobody_else(
     }
 
     async def scene() -> None:
-        async with daemon(tmp_path, feed=keyring.feed(), redis={"enabled": False}) as (sidecar, _):
+        async with daemon(tmp_path, feed=keyring.door(), redis={"enabled": False}) as (sidecar, _):
             publishers = {
                 name: Publisher(name, address=sidecar.feed_address, curve=curve)
                 for name, curve in keys.items()
@@ -133,7 +111,7 @@ def test_keys_that_cannot_be_read_stop_the_start(
     spoil(keyring)
 
     async def scene() -> None:
-        settings = load_settings(None, overrides(tmp_path, feed=keyring.feed(), redis={"enabled": False}))
+        settings = load_settings(None, overrides(tmp_path, feed=keyring.door(), redis={"enabled": False}))
         async with running(settings):
             pass
 
@@ -177,7 +155,7 @@ def test_one_spoilt_file_does_not_end_the_doorman(tmp_path: Path, keyring: Keyri
     early, late = keyring.publisher("early", known=True), keyring.publisher("late", known=True)
 
     async def scene() -> None:
-        async with daemon(tmp_path, feed=keyring.feed(), redis={"enabled": False}) as (sidecar, _):
+        async with daemon(tmp_path, feed=keyring.door(), redis={"enabled": False}) as (sidecar, _):
 
             async def heard(*names: str) -> bool:
                 return set(sidecar.gate.streams()) == set(names)
@@ -244,3 +222,119 @@ def test_the_command_makes_keys_once_and_for_their_owner_alone(
         Curve.load(paths[0], paths[0])
     with pytest.raises(ValueError, match="server is no key"):
         Curve(b"x" * 39, b"y" * 40, b"z" * 40)
+
+
+def test_a_key_speaks_for_the_sources_that_its_file_names(
+    tmp_path: Path, keyring: Keyring, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    town = keyring.publisher("town", known=False)
+    keyring.admit("town", "town", "town-*")
+
+    async def scene() -> None:
+        async with daemon(tmp_path, feed=keyring.door(), redis={"enabled": False}) as (sidecar, _):
+            # As itself, as a source of its own, as another's, as a source of its own for another's simulation.
+            tried = [
+                ("town", "town"),
+                ("town", "town-west"),
+                ("village", "village"),
+                ("village", "town-east"),
+            ]
+            publishers = [
+                Publisher(simulation, address=sidecar.feed_address, source=source, curve=town)
+                for simulation, source in tried
+            ]
+            try:
+                for publisher in publishers:
+                    publisher.activity("a", for_=1.0)
+
+                async def judged() -> bool:
+                    return (
+                        caplog.text.count("may not speak for 'village'") == 2
+                        and len(sidecar.gate.streams()) == 2
+                    )
+
+                await until(judged)
+                assert set(sidecar.gate.streams()) == {"town", "town-west"}
+                assert set(sidecar.population.agents) == {"town/a"}
+                assert sidecar.gate.counts["foreign"] == 2
+            finally:
+                for publisher in publishers:
+                    publisher.close()
+
+    with caplog.at_level(logging.WARNING, "scalesim_client"):
+        asyncio.run(scene())
+    logged = capsys.readouterr().err
+    assert "a line speaks-for in its file allows it" in logged
+    assert "['town', 'town-*']" in logged
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"type": "agent.woken", "agent": "a"}],
+        [{"type": "nonsense"}, {"type": "stream.opened", "simulation": "village", "source": "x"}],
+        [7, {"type": "stream.opened", "simulation": ["town"]}],
+    ],
+)
+def test_no_order_of_events_gets_past_a_key(keyring: Keyring, events: list[object]) -> None:
+    key = keyring.publisher("town", known=False).public
+    keyring.admit("town", "t?wn", "[uv]*x")
+    keys = Keys(keyring.clients)
+    assert keys.callback("*", key) and keys.refusal(key, "village", events)
+    ours = [{"type": "stream.opened", "simulation": "town"}, *events[:1]]
+    assert keys.refusal(key, "vex", ours) is None
+    assert (keys.refusal(key, "vex", events) is None) is (len(events) == 1)
+    # What connections that stand may say is known of a key that is gone, too.
+    (keyring.clients / "town.key").unlink()
+    assert not keys.callback("*", key) and keys.refusal(key, "village", events)
+
+
+def test_neither_another_s_connection_nor_no_source_makes_a_key_speak_for_more(
+    tmp_path: Path, keyring: Keyring
+) -> None:
+    curve, village = keyring.publisher("town", known=False), keyring.publisher("village", known=True)
+    keyring.admit("town", "town")
+    event = b'[0, [{"type": "agent.woken", "agent": "a"}]]'
+
+    async def scene() -> None:
+        async with daemon(tmp_path, feed=keyring.door(), redis={"enabled": False}) as (sidecar, _):
+            with closing(Raw(sidecar.feed_address, "town", curve)) as town:
+                assert (await town.open("town"))["resync"] is False
+                await town.send([event])
+                assert "'anonymous'" in (await town.hear())["error"]
+                assert set(sidecar.gate.streams()) == {"town"}
+            with closing(Raw(sidecar.feed_address, "village", village, b"me")) as true:
+                assert (await true.open("village"))["last_seq"] == 0
+                with closing(Raw(sidecar.feed_address, "village", curve, b"me")) as false:
+                    false.seq = 1
+                    await false.say({"type": "agent.woken", "agent": "a"})
+                    assert "'village'" in (await false.hear())["error"]
+            assert not sidecar.population.agents and sidecar.gate.counts["foreign"] == 2
+
+    asyncio.run(scene())
+
+
+def test_a_copy_of_a_key_does_not_free_it(keyring: Keyring) -> None:
+    key = keyring.publisher("town", known=False).public
+    keyring.admit("town")
+    keys, file = Keys(keyring.clients), keyring.clients / "town.key"
+    assert keys.refusal(key, "village", []) is None
+    for name, line in (("a", "speaks-for = town"), ("b", ""), ("c", "speaks-for = hamlet")):
+        (keyring.clients / f"{name}.key").write_text(f"{file.read_text()}{line}\n")
+    assert keys.callback("*", key)
+    assert [keys.refusal(key, name, []) is None for name in ("town", "hamlet", "village")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("line", ["speaks-for", "speaks-for town", 'speaks-for = ""', "speaks-for-x = town"])
+def test_a_line_that_says_for_nobody_keeps_its_key_out(
+    keyring: Keyring, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    key = keyring.publisher("town", known=True).public
+    file = keyring.clients / "town.key"
+    file.write_text(file.read_text() + line + "\n")
+    assert not Keys(keyring.clients).callback("*", key)
+    assert 'write speaks-for = "PATTERN"' in "".join(capsys.readouterr())

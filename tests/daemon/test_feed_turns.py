@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import zmq
 
 from scalesim_client.codec import encode, pack_frames
 from scalesim_client.events import ActivityStarted, Event, StreamOpened
-from scalesim_daemon.feed import Feed
+from scalesim_daemon.feed import MOST_WAITING, Feed
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.settings import LoraSettings, RunMode, Settings
@@ -40,9 +41,7 @@ def test_others_have_their_turn_while_a_flood_comes_in(tmp_path: Path) -> None:
     events: list[Event] = [opened, *(ActivityStarted(agent=f"a{n}", for_=n) for n in range(1, MESSAGES))]
     for seq, event in enumerate(events):
         socket.send_multipart(pack_frames("s", seq, encode(0.0, [event])))
-    loras = LoraSettings(links_dir=tmp_path / "links", staging_dir=tmp_path / "staging")
-    library = LoraLibrary.open(loras)
-    sidecar = Sidecar(Settings(loras=loras), library, None, RunMode.OBSERVE)
+    sidecar = _sidecar(tmp_path)
     feed = Feed(sidecar, f"ipc://{tmp_path}/feed", ())
     try:
         turns = asyncio.run(turns_of_others(feed, sidecar))
@@ -51,5 +50,32 @@ def test_others_have_their_turn_while_a_flood_comes_in(tmp_path: Path) -> None:
         assert socket.poll(5000)
     finally:
         feed.close()
-        library.close()
+        sidecar.library.close()
         context.destroy(linger=0)
+
+
+def test_what_waits_of_one_connection_is_its_sender_s_memory(tmp_path: Path) -> None:
+    context, sidecar = zmq.Context(), _sidecar(tmp_path)
+    feed = Feed(sidecar, f"ipc://{tmp_path}/feed", ())
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.SNDHWM, 1)
+    socket.setsockopt(zmq.SNDTIMEO, 500)
+    socket.connect(feed.address)
+    try:
+        sent = 0
+        with suppress(zmq.Again):
+            # As nobody takes them in: the loop may have other things to do.
+            while sent < 1000:
+                socket.send_multipart(pack_frames("s", sent, bytes(1 << 20)))
+                sent += 1
+        # What the operating system and both ends hold on their way comes on top.
+        assert MOST_WAITING <= sent < MOST_WAITING + 16
+    finally:
+        feed.close()
+        sidecar.library.close()
+        context.destroy(linger=0)
+
+
+def _sidecar(folder: Path) -> Sidecar:
+    loras = LoraSettings(links_dir=folder / "links", staging_dir=folder / "staging")
+    return Sidecar(Settings(loras=loras), LoraLibrary.open(loras), None, RunMode.OBSERVE)

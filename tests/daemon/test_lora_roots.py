@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -12,7 +14,7 @@ from scalesim_client import Publisher
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.setting_sources import load_settings
 from tests.daemon.live import daemon, until
-from tests.daemon.lora_files import BYTES, make_lora, staged_copies, weights
+from tests.daemon.lora_files import BYTES, CONFIG, make_lora, staged_copies, weights
 
 
 @pytest.fixture
@@ -69,6 +71,59 @@ def test_a_file_that_leads_out_by_the_time_it_is_staged_is_not_copied(
     with pytest.raises(LoraError, match="outside"):
         rooted.stage("alice")
     assert staged_copies(tmp_path) == []
+
+
+@pytest.mark.parametrize("exchanged", ["directory", "file", "pipe"])
+@pytest.mark.parametrize("step", ["link", "stage"])
+def test_what_is_exchanged_after_it_was_looked_at_is_not_read(
+    rooted: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: str, step: str
+) -> None:
+    outside, folder = make_lora(tmp_path / "outside", b"o"), make_lora(tmp_path / "loras" / "alice", b"a")
+    if step == "stage":
+        rooted.link("alice", folder)
+    look = rooted._allowed
+    weights_file = folder / "adapter_model.safetensors"
+
+    def look_and_exchange(name: str, original: Path) -> Path:
+        found = look(name, original)
+        if exchanged == "directory":
+            folder.rename(tmp_path / "loras" / "away")
+            folder.symlink_to(outside)
+        else:
+            weights_file.unlink()
+            if exchanged == "pipe":
+                os.mkfifo(weights_file)
+            else:
+                weights_file.symlink_to(outside / weights_file.name)
+        return found
+
+    monkeypatch.setattr(rooted, "_allowed", look_and_exchange)
+    # A pipe is no file of a LoRA: it isn't even opened.
+    refused = LoraError if exchanged == "pipe" else PermissionError
+    with pytest.raises(refused, match=r"none of|changed since|no file below the roots"):
+        rooted.link("alice", folder) if step == "link" else rooted.stage("alice")
+    assert staged_copies(tmp_path) == []
+
+
+def test_a_file_that_grows_while_it_is_copied_takes_no_more_room(
+    rooted: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_lora(tmp_path / "loras" / "alice", b"a")
+    rooted.link("alice", folder)
+    reading, taken = rooted._reading, []
+
+    def read_and_grow(path: Path) -> BinaryIO:
+        if path.parent == folder and path.suffix == ".safetensors":
+            with path.open("ab") as file:
+                file.write(b"more" * BYTES)
+        else:
+            taken.extend(copy.stat().st_size for copy in (tmp_path / "staging").rglob("*.safetensors"))
+        return reading(path)
+
+    monkeypatch.setattr(rooted, "_reading", read_and_grow)
+    rooted.stage("alice")
+    assert set(taken) == {BYTES - len(CONFIG)}
+    assert set(weights(rooted.path("alice"))) == {ord("a")}
 
 
 @pytest.mark.parametrize("path", ["/tmp/a\0b", "loop"])

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
+from scalesim_daemon import loras
 from scalesim_daemon.loras import LoraError, LoraLibrary, NoRoom
 from tests.conftest import SMALL
 from tests.daemon.lora_files import BYTES, CONFIG, make_lora, staged_copies, weights
@@ -104,13 +105,14 @@ def test_all_space_of_a_copy_is_taken_before_anything_is_written(
     library.link("alice", original)
     found: list[tuple[int, int]] = []
 
-    def look(source: BinaryIO, target: BinaryIO, length: int) -> None:
-        folder = Path(target.name).parent
-        sizes = [(path.stat().st_size, path.stat().st_blocks * 512) for path in folder.iterdir()]
-        found.append((sum(size for size, _ in sizes), sum(space for _, space in sizes)))
-        target.write(source.read())
+    fill = loras.fill
 
-    monkeypatch.setattr(shutil, "copyfileobj", look)
+    def look(copy: Path, original: BinaryIO, at_once: int) -> None:
+        sizes = [(path.stat().st_size, path.stat().st_blocks * 512) for path in copy.parent.iterdir()]
+        found.append((sum(size for size, _ in sizes), sum(space for _, space in sizes)))
+        fill(copy, original, at_once)
+
+    monkeypatch.setattr(loras, "fill", look)
     library.stage("alice")
     assert [size for size, _ in found] == [BYTES] * 3
     assert all(space >= size for size, space in found)

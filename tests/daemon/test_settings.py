@@ -43,6 +43,8 @@ def test_the_example_names_every_key_and_has_the_defaults() -> None:
     commented = {
         "feed.curve.server_key_file",
         "feed.curve.clients_dir",
+        "broadcast.curve.server_key_file",
+        "broadcast.curve.clients_dir",
         "feed.subscribe.endpoint",
         "feed.subscribe.replay",
         "engines.host_tier.segment",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+
+import zmq.asyncio
 
 from scalesim_adapters.base import Cleared, EngineError, EngineUnavailable, FeedLost, ResidencyEvent
 from scalesim_adapters.kvevents.decode import Decoder
-from scalesim_adapters.kvevents.link import Link, LinkLost, Message, Source
+from scalesim_adapters.kvevents.link import Link, LinkLost, Message, Source, opened_context
 from scalesim_client.sequence import Arrival, Sequence
 
 log = logging.getLogger(__name__)
@@ -43,12 +46,18 @@ class KvFeed:
         same as an early one; or `FeedLost` where it can't replay from its start. `Cleared` again after each
         restart.
         """
+        with opened_context() as context:
+            async with aclosing(self._events(context)) as events:
+                async for event in events:
+                    yield event
+
+    async def _events(self, context: zmq.asyncio.Context) -> AsyncGenerator[ResidencyEvent, None]:
         told: str | None = None
         while True:
             source: Source | None = None
             try:
                 source = await self._find()
-                async with Link(source) as link:
+                async with Link(context, source) as link:
                     await link.open(within=CONNECT_SECONDS)
                     if await self._find() != source:
                         raise EngineUnavailable("the engine restarted meanwhile")

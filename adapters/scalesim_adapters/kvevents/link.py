@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,18 +91,37 @@ async def find_listener(
     return None, replay is not None and await listens(replay, within=within)
 
 
+@contextlib.contextmanager
+def opened_context() -> Iterator[zmq.asyncio.Context]:
+    """Yield what sockets are opened in, its threads started: ZeroMQ ends a process that has no file left for them."""
+    context = zmq.asyncio.Context()
+    try:
+        context.socket(zmq.PAIR).close()
+        yield context
+    finally:
+        context.destroy(linger=0)
+
+
 class Link:
     """A subscription to one source. It ends itself with `LinkLost` as soon as the connection does: no silent
-    reconnect."""
+    reconnect. Raises `LinkLost` where no socket can be opened."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, context: zmq.asyncio.Context, source: Source) -> None:
+        self._context = context
         self._source = source
-        self._context = zmq.asyncio.Context()
-        self._feed = self._context.socket(zmq.SUB)
+        try:
+            self._feed = context.socket(zmq.SUB)
+        except zmq.ZMQError as error:
+            raise LinkLost(f"{source.endpoint} can't be listened to: {error}") from error
         self._feed.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         self._feed.setsockopt(zmq.RCVHWM, 0)
         self._feed.subscribe(b"")
-        self._monitor = self._feed.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        try:
+            events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            self._monitor = self._feed.get_monitor_socket(events)
+        except zmq.ZMQError as error:
+            self._feed.close()
+            raise LinkLost(f"{source.endpoint} can't be watched: {error}") from error
 
     async def __aenter__(self) -> Link:
         return self
@@ -111,7 +130,8 @@ class Link:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._feed.disable_monitor()
-        self._context.destroy(linger=0)
+        self._monitor.close(linger=0)
+        self._feed.close(linger=0)
 
     async def open(self, *, within: float) -> None:
         """Connect. Raises `LinkLost` where that takes longer than `within` seconds."""
@@ -151,7 +171,11 @@ class Link:
         seconds."""
         if self._source.replay_endpoint is None:
             return
-        with self._context.socket(zmq.DEALER) as asking:
+        try:
+            asking = self._context.socket(zmq.DEALER)
+        except zmq.ZMQError as error:
+            raise LinkLost(f"{self._source.replay_endpoint} can't be asked: {error}") from error
+        with asking:
             asking.setsockopt(zmq.LINGER, 0)
             try:
                 asking.connect(self._source.replay_endpoint)

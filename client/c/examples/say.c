@@ -1,8 +1,8 @@
 /* Says what it reads, one event a line, for tests and for what speaks no ZeroMQ itself:
  *   agent.activity_started agent=Ada for=2.5        (lists: agents=Ada,Bob xy=1,2)
  *   flush SECONDS | count | flood EVENTS            (answered by one line each)
- * build/say say ADDRESS SIMULATION [SECONDS BETWEEN SNAPSHOTS]; `encode` prints each event in msgpack, as hex, instead
- * of saying it; `decode` reads such lines and prints JSON. */
+ * build/say say ADDRESS SIMULATION [SECONDS BETWEEN SNAPSHOTS [OWN.key_secret DAEMON.key]]; `encode` prints each event in
+ * msgpack, as hex, instead of saying it; `decode` reads such lines and prints JSON. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -182,6 +182,14 @@ int main(int count, char **arguments) {
     if (count > 3) {
         scalesim_options options = {.address = arguments[2]};
         if (count > 4) options.snapshot_every = strtod(arguments[4], NULL);
+        scalesim_curve keys;
+        if (count > 6) {
+            if (!scalesim_load_curve(&keys, arguments[5], arguments[6])) {
+                perror("scalesim_load_curve");
+                return 1;
+            }
+            options.curve = &keys;
+        }
         publisher = scalesim_open(arguments[3], &options);
         if (!publisher) {
             perror("scalesim_open");

@@ -1,13 +1,13 @@
 // Says what it reads, one event a line, for tests and for what speaks no ZeroMQ itself:
 //   agent.activity_started agent=Ada for=2.5        (lists: agents=Ada,Bob xy=1,2)
 //   flush SECONDS | count | flood EVENTS            (answered by one line each)
-// node examples/say.js say ADDRESS SIMULATION [SECONDS BETWEEN SNAPSHOTS]; `encode` prints each event in msgpack, as
-// hex, instead of saying it; `decode` reads such lines and prints JSON.
+// node examples/say.js say ADDRESS SIMULATION [SECONDS BETWEEN SNAPSHOTS [OWN.key_secret DAEMON.key]]; `encode` prints
+// each event in msgpack, as hex, instead of saying it; `decode` reads such lines and prints JSON.
 
 import { createInterface } from "node:readline";
 
 import * as events from "../events.js";
-import { Publisher } from "../publisher.js";
+import { Curve, Publisher } from "../publisher.js";
 import { pack, unpack } from "../wire.js";
 
 const LISTS = ["agents", "probabilities", "xy", "destination", "token_ids"];
@@ -59,8 +59,8 @@ async function answer(publisher, verb, words) {
   return null;
 }
 
-const [mode, address, simulation, snapshotEvery = "30"] = process.argv.slice(2);
-const options = { address, snapshotEvery: Number(snapshotEvery) };
+const [mode, address, simulation, snapshotEvery = "30", own, daemon] = process.argv.slice(2);
+const options = { address, snapshotEvery: Number(snapshotEvery), curve: own && Curve.load(own, daemon) };
 const publisher = mode === "say" ? new Publisher(simulation, options) : null;
 for await (const line of createInterface({ input: process.stdin })) {
   const [verb, ...words] = line.split(" ");

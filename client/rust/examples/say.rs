@@ -1,8 +1,8 @@
 //! Says what it reads, one event a line, for tests and for what speaks no ZeroMQ itself:
 //!   agent.activity_started agent=Ada for=2.5        (lists: agents=Ada,Bob xy=1,2)
 //!   flush SECONDS | count | flood EVENTS            (answered by one line each)
-//! say say ADDRESS SIMULATION [SECONDS BETWEEN SNAPSHOTS]; `encode` prints each event in msgpack, as hex, instead of
-//! saying it; `decode` reads such lines and prints JSON.
+//! say say ADDRESS SIMULATION [SECONDS BETWEEN SNAPSHOTS [OWN.key_secret DAEMON.key]]; `encode` prints each event in
+//! msgpack, as hex, instead of saying it; `decode` reads such lines and prints JSON.
 
 use std::collections::HashMap;
 use std::io::stdin;
@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use scalesim_client::event::{self, Checked};
-use scalesim_client::{wire, Lasts, Memory, Move, Options, Plan, Publisher};
+use scalesim_client::{wire, Curve, Lasts, Memory, Move, Options, Plan, Publisher};
 
 /// The fields of a line.
 struct Words<'a>(HashMap<&'a str, &'a str>);
@@ -137,7 +137,9 @@ fn main() -> Result<(), String> {
         [_, address, simulation, rest @ ..] => {
             let seconds = rest.first().map_or(30.0, |text| text.parse().expect("seconds"));
             let snapshot_every = Duration::from_secs_f64(seconds);
-            Some(Publisher::open(simulation, Options { address, snapshot_every, ..Default::default() })?)
+            let keys = rest.get(1).zip(rest.get(2)).map(|(own, daemon)| Curve::load(own, daemon)).transpose()?;
+            let options = Options { address, snapshot_every, curve: keys.as_ref(), ..Default::default() };
+            Some(Publisher::open(simulation, options)?)
         }
         _ => None,
     };

@@ -9,6 +9,7 @@
 //! sidecar.invocation("rosa", || { /* her LLM request */ });
 //! ```
 
+mod curve;
 pub mod event;
 mod link;
 mod outbound;
@@ -16,5 +17,6 @@ mod publisher;
 mod state;
 pub mod wire;
 
+pub use curve::Curve;
 pub use event::{Lasts, Memory, Move, Plan};
 pub use publisher::{Counts, Options, Publisher};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{json, Value};
 use zmq::{Context, Socket, SocketEvent, DONTWAIT, POLLIN, POLLOUT};
 
+use crate::curve::Curve;
 use crate::outbound::Outbound;
 use crate::wire::{chunks, controls, join_events, join_snapshot, pack};
 
@@ -15,6 +16,9 @@ const SEND_HIGH_WATER_MARK: i32 = 1000;
 const LINGER_MS: i32 = 500;
 const HEARTBEAT_MS: i32 = 5000;
 const RECONNECT_MAX_MS: i32 = 2000;
+const REFUSALS: i32 = SocketEvent::HANDSHAKE_FAILED_AUTH as i32
+    | SocketEvent::HANDSHAKE_FAILED_PROTOCOL as i32
+    | SocketEvent::HANDSHAKE_FAILED_NO_DETAIL as i32;
 const START_GRACE: Duration = Duration::from_secs(1);
 const WELCOME_WAIT: Duration = Duration::from_secs(2);
 const RETRY_WAIT: Duration = Duration::from_millis(50);
@@ -58,10 +62,11 @@ pub(crate) struct Sockets {
     dealer: Socket,
     monitor: Socket,
     wake_in: Socket,
+    address: String,
 }
 
 /// Return the thread's sockets, connected, and the one by which the simulation's side wakes it.
-pub(crate) fn connect(address: &str) -> zmq::Result<(Sockets, Socket)> {
+pub(crate) fn connect(address: &str, curve: Option<&Curve>) -> zmq::Result<(Sockets, Socket)> {
     let context = Context::new();
     let dealer = context.socket(zmq::DEALER)?;
     dealer.set_sndhwm(SEND_HIGH_WATER_MARK)?;
@@ -69,7 +74,13 @@ pub(crate) fn connect(address: &str) -> zmq::Result<(Sockets, Socket)> {
     dealer.set_immediate(true)?; // Nothing is queued for a daemon that isn't there.
     dealer.set_heartbeat_ivl(HEARTBEAT_MS)?;
     dealer.set_reconnect_ivl_max(RECONNECT_MAX_MS)?;
-    dealer.monitor(MONITOR, SocketEvent::HANDSHAKE_SUCCEEDED as i32 | SocketEvent::DISCONNECTED as i32)?;
+    if let Some(curve) = curve {
+        dealer.set_curve_serverkey(curve.server.as_bytes())?;
+        dealer.set_curve_publickey(curve.public.as_bytes())?;
+        dealer.set_curve_secretkey(curve.secret.as_bytes())?;
+    }
+    let events = SocketEvent::HANDSHAKE_SUCCEEDED as i32 | SocketEvent::DISCONNECTED as i32 | REFUSALS;
+    dealer.monitor(MONITOR, events)?;
     let monitor = context.socket(zmq::PAIR)?;
     monitor.connect(MONITOR)?;
     let (wake_in, wake_out) = (context.socket(zmq::PAIR)?, context.socket(zmq::PAIR)?);
@@ -77,7 +88,7 @@ pub(crate) fn connect(address: &str) -> zmq::Result<(Sockets, Socket)> {
     wake_in.bind(WAKE)?;
     wake_out.connect(WAKE)?;
     dealer.connect(address)?;
-    Ok((Sockets { dealer, monitor, wake_in }, wake_out))
+    Ok((Sockets { dealer, monitor, wake_in, address: address.into() }, wake_out))
 }
 
 pub(crate) struct Link<'a> {
@@ -85,6 +96,9 @@ pub(crate) struct Link<'a> {
     dealer: Socket,
     monitor: Socket,
     wake_in: Socket,
+    address: String,
+    turned_away: bool,
+    knock_at: Option<Instant>,
     source: String,
     opened: Vec<u8>,
     snapshot_every: Duration,
@@ -105,6 +119,9 @@ impl<'a> Link<'a> {
             dealer: sockets.dealer,
             monitor: sockets.monitor,
             wake_in: sockets.wake_in,
+            address: sockets.address,
+            turned_away: false,
+            knock_at: None,
             source: opened["source"].as_str().unwrap_or_default().into(),
             opened: pack(opened),
             snapshot_every: snapshot_every.min(LONGEST_WAIT),
@@ -157,7 +174,7 @@ impl<'a> Link<'a> {
         if self.more_waits {
             return 0;
         }
-        let moments = [Some(self.next_snapshot), self.deadline, self.shared.stop_by()];
+        let moments = [Some(self.next_snapshot), self.deadline, self.knock_at, self.shared.stop_by()];
         let next = moments.into_iter().flatten().min().unwrap_or(self.next_snapshot);
         next.saturating_duration_since(Instant::now()).as_millis() as i64 + 1
     }
@@ -172,13 +189,32 @@ impl<'a> Link<'a> {
         while let Ok(frames) = self.monitor.recv_multipart(DONTWAIT) {
             let event = frames.first().and_then(|frame| frame.get(..2)).map_or(0, |raw| u16::from_ne_bytes([raw[0], raw[1]]));
             if event == SocketEvent::HANDSHAKE_SUCCEEDED as u16 {
+                self.turned_away = false;
+                self.knock_at = None;
                 self.open();
+            } else if i32::from(event) & REFUSALS != 0 {
+                self.turn_away();
             } else if event == SocketEvent::DISCONNECTED as u16 {
                 self.phase = Phase::Away;
                 self.deadline = None;
                 self.lose();
             }
         }
+    }
+
+    fn turn_away(&mut self) {
+        if !self.turned_away {
+            eprintln!("scalesim: the daemon ends the handshake: it goes, or it takes keys, or none, or others (curve)");
+        }
+        self.turned_away = true;
+        self.knock_at = Some(Instant::now() + Duration::from_millis(RECONNECT_MAX_MS as u64));
+    }
+
+    /// ZeroMQ gives up a connection that was refused; the daemon may know the key by now, or ask for none.
+    fn knock_again(&mut self) {
+        self.knock_at = None;
+        let _ = self.dealer.disconnect(&self.address);
+        let _ = self.dealer.connect(&self.address);
     }
 
     fn open(&mut self) {
@@ -225,6 +261,9 @@ impl<'a> Link<'a> {
 
     fn watch_time(&mut self) {
         let now = Instant::now();
+        if self.knock_at.is_some_and(|knock_at| now >= knock_at) {
+            self.knock_again();
+        }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.deadline = None;
             self.lose();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::curve::Curve;
 use crate::event::{self, Checked, Lasts, Memory, Move, Plan};
 use crate::link::{connect, Link, Shared};
 use crate::outbound::Outbound;
@@ -25,6 +26,8 @@ pub struct Options<'a> {
     pub incarnation: Option<u64>,
     /// After so long the whole state is said again.
     pub snapshot_every: Duration,
+    /// The keys for a daemon that asks for some.
+    pub curve: Option<&'a Curve>,
 }
 
 impl Default for Options<'_> {
@@ -35,6 +38,7 @@ impl Default for Options<'_> {
             source: None,
             incarnation: None,
             snapshot_every: Duration::from_secs(30),
+            curve: None,
         }
     }
 }
@@ -61,13 +65,16 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Open a stream of events; fails for a name, clock or address that can't be.
+    /// Open a stream of events; fails for a name, clock, address or keys that can't be.
     pub fn open(simulation: &str, options: Options) -> Result<Self, String> {
         let milliseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let source = options.source.unwrap_or(simulation);
         let incarnation = options.incarnation.unwrap_or(milliseconds);
         let opened = event::stream_opened(simulation, source, incarnation, options.clock)?;
-        let (sockets, wake_out) = connect(options.address).map_err(|error| format!("{}: {error}", options.address))?;
+        if options.curve.is_some() && zmq::has("curve") != Some(true) {
+            return Err("this libzmq was built without CURVE: it can't speak to a daemon that asks for keys".into());
+        }
+        let (sockets, wake_out) = connect(options.address, options.curve).map_err(|error| format!("{}: {error}", options.address))?;
         let shared = Arc::new(Shared {
             outbound: Mutex::new(Outbound::new()),
             changed: Condvar::new(),

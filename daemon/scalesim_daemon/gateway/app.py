@@ -17,6 +17,7 @@ from scalesim_daemon.gateway.routes import Routes
 from scalesim_daemon.gateway.tags import tagged
 from scalesim_daemon.gateway.upstream import Answer, EngineGone, Upstream
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.setting_values import redacted
 
 # As long as an engine may take to load a LoRA.
 HELD_SECONDS = 30.0
@@ -98,7 +99,7 @@ class Gateway:
                 await self._ask(engine, agent, sent, send)
                 return
             except EngineGone as gone:
-                failures.append(f"{engine} at {self._urls[engine]} ({gone})")
+                failures.append(redacted(f"{engine} at {self._urls[engine]} ({gone})"))
                 asked += gone.asked
                 if not gone.asked or asked == MOST_ASKED:
                     self._sidecar.drivers[engine].lost(str(gone))

@@ -69,6 +69,10 @@ async def read(scope: Scope, receive: Receive) -> Request:
     if method != METHODS[path]:
         allow = (b"allow", METHODS[path].encode())
         raise Refused(f"{path} takes {METHODS[path]}, not {method}", 405, "invalid_request_error", (allow,))
+    if method == "POST" and (b"sec-fetch-site", b"cross-site") in scope["headers"]:
+        raise Refused(
+            "a page of another site in a browser may call nothing here", 403, "invalid_request_error"
+        )
     body = await _body(receive)
     query = scope["query_string"].decode("latin-1")
     headers = [pair for pair in end_to_end(scope["headers"]) if pair[0] not in REPLACED]

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
+from scalesim_daemon.gateway.answers import Refused
+
 Headers = list[tuple[bytes, bytes]]
 
 # RFC 9110, 7.6.1: they concern one connection.
@@ -89,12 +91,19 @@ class Upstream:
         To leave the block before the answer's end closes the connection, which cancels the work in the engine.
         """
         sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        where = URL(url, encoded=True)
+        if any(name == b"authorization" for name, _ in headers):
+            # Who says who it is to the engine is believed before what stands in the settings.
+            where = where.with_user(None)
         try:
             answer = await self._session.request(
-                method, URL(url, encoded=True), headers=sent, data=body or None, allow_redirects=False
+                method, where, headers=sent, data=body or None, allow_redirects=False
             )
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise EngineGone(error) from error
+        except ValueError as error:
+            # Control characters, which end headers early for some who read them.
+            raise Refused(f"a header can't be passed on: {error}", 400, "invalid_request_error") from error
         try:
             yield Answer(answer)
         finally:

@@ -2,7 +2,8 @@
 only the standard library, SGLang, and what SGLang depends on.
 
 Installed beside SGLang, it is found by the entry point group `sglang.srt.plugins`, and does nothing unless the
-environment says where dues are broadcast: `SCALESIM_DUES=tcp://127.0.0.1:5601`. Then
+environment says where dues are broadcast: `SCALESIM_DUES=tcp://127.0.0.1:5601`, and for a broadcast with keys
+`SCALESIM_DUES_KEYS` (the file of its own) and `SCALESIM_DUES_DAEMON_KEY` (of the daemon's public one). Then
 
 - the device evicts by due, with `--enable-session-radix-cache`; after `SCALESIM_SILENCE_SECONDS` (2) without a word
   from the daemon it evicts as it would alone (`eviction`);
@@ -16,10 +17,12 @@ from __future__ import annotations
 import logging
 import os
 
-from scalesim_adapters.dues import SILENCE_SECONDS
+from scalesim_adapters.dues import SILENCE_SECONDS, DueKeys, DueListener
 
 ENDPOINT = "SCALESIM_DUES"
 SILENCE = "SCALESIM_SILENCE_SECONDS"
+KEYS = "SCALESIM_DUES_KEYS"
+DAEMON_KEY = "SCALESIM_DUES_DAEMON_KEY"
 KNOWN_VERSIONS = ("0.5.23",)
 
 log = logging.getLogger("sglang.scalesim")
@@ -38,7 +41,13 @@ def register() -> None:
         return
     from scalesim_adapters.sglang.plugin.hooks import Hooks
 
-    hooks = Hooks(endpoint, float(os.environ.get(SILENCE, SILENCE_SECONDS)))
+    silence = float(os.environ.get(SILENCE, SILENCE_SECONDS))
+    hooks = Hooks(endpoint, lambda: DueListener(endpoint, silence, read_keys()))
     for kind, called in ((HookType.AFTER, hooks.after()), (HookType.AROUND, hooks.around())):
         for target, hook in called.items():
             HookRegistry.register(target, hook, kind)
+
+
+def read_keys() -> DueKeys | None:
+    """Return the keys that the environment names, if any. Raises `ValueError` for what can't be used."""
+    return DueKeys.load(os.environ.get(KEYS), os.environ.get(DAEMON_KEY))

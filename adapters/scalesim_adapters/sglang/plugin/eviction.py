@@ -17,10 +17,10 @@ class Eviction:
     """Ranks the leaves of the cache of full attention by due, and as SGLang does where no dues are heard. `table` is
     what is heard, from when the scheduler has made its cache."""
 
-    def __init__(self, endpoint: str, silence: float) -> None:
+    def __init__(self, endpoint: str, listen: Callable[[], DueListener]) -> None:
         self.table: DueTable | None = None
         self._endpoint = endpoint
-        self._silence = silence
+        self._listen = listen
         self._followed = False
         self._ranking: Ranking[Any] | None = None
 
@@ -30,7 +30,7 @@ class Eviction:
             log.warning("without --enable-session-radix-cache SGLang evicts as it would alone")
             return
         try:
-            table = DueListener(self._endpoint, self._silence).table
+            table = self._listen().table
         except ValueError as error:
             log.warning("SCALESIM_DUES: SGLang evicts as it would alone: %s", error)
             return

@@ -9,6 +9,7 @@ from typing import Any
 from sglang.srt.constants import GPU_MEMORY_TYPE_WEIGHTS
 from sglang.srt.runtime_context import get_context
 
+from scalesim_adapters.dues import DueListener
 from scalesim_adapters.sglang.plugin.eviction import Eviction
 from scalesim_adapters.sglang.plugin.sleep import Sleep
 from scalesim_adapters.sglang.plugin.storage import HostStorage
@@ -23,10 +24,10 @@ BACKENDS = "sglang.srt.mem_cache.storage.backend_factory.StorageBackendFactory"
 
 
 class Hooks:
-    """The hooks of one process."""
+    """The hooks of one process. `listen` hears the dues that are broadcast at `endpoint`."""
 
-    def __init__(self, endpoint: str, silence: float) -> None:
-        self.eviction = Eviction(endpoint, silence)
+    def __init__(self, endpoint: str, listen: Callable[[], DueListener]) -> None:
+        self.eviction = Eviction(endpoint, listen)
         self.sleep = Sleep()
         self._storage: HostStorage | None = None
         self._as_started = True

@@ -197,7 +197,7 @@ class HostTierConnector(OffloadingConnector):
             logger.warning("the host tier follows recency: --additional-config names no broadcast of dues")
             return DueTable()
         options = read_options(config)
-        self._listener = DueListener(options.dues, options.silence_seconds)
+        self._listener = options.listener()
         return self._listener.table
 
     def _note_use(self, request: Any) -> None:

@@ -68,7 +68,7 @@ class _Due:
         why = pool.refusal(self.kv_cache_manager)
         if why is None:
             options = read_options(self.vllm_config.additional_config)
-            self.due_listener = DueListener(options.dues, options.silence_seconds)
+            self.due_listener = options.listener()
             self.due_pool = pool.install(self.kv_cache_manager, self.due_listener.table)
             logger.info("eviction by due, once dues are heard at %s", options.dues)
         return why
