@@ -16,7 +16,7 @@ SOURCES := client estimators adapters daemon bench examples tests
 ALONE := flock Makefile
 
 .PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
-.PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard compose-test
+.PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard test-fleet compose-test
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
 setup: $(VENV)/.done
@@ -173,6 +173,9 @@ test-dashboard: setup  ## the dashboard in headless Chromium, beside an emulated
 	  || echo "not installed: chromium" >&2
 	@test -e $(ENVS)/axe/axe.min.js || $(BIN)/python -m tests.dashboard.vendor $(ENVS)/axe || echo "not fetched: axe-core" >&2
 	$(BIN)/pytest -m browser -rs -s tests/dashboard
+
+test-fleet: setup      ## several daemons beside one engine, a cluster of three Valkeys, and the lease protocol at length and broken
+	$(BIN)/pytest -m fleet -rs tests/fleet
 
 vendor: setup          ## what the dashboard is served with from npm, fetched anew at the pinned versions
 	$(BIN)/python -m tests.dashboard.vendor

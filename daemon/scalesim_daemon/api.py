@@ -30,6 +30,7 @@ from scalesim_daemon.api_models import (
     Engines,
     Estimators,
     Health,
+    Placement,
     PlanState,
     Problem,
     Ready,
@@ -57,6 +58,7 @@ STATUS_OF: dict[type[Exception], int] = {
 }
 
 Source = Annotated[str, Query(min_length=1, max_length=MAX_ID_BYTES)]
+AgentKey = Annotated[str, Query(min_length=3, max_length=2 * MAX_ID_BYTES + 1)]
 SequenceNumber = Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)]
 
 
@@ -202,6 +204,11 @@ def _add_reports(api: FastAPI, sidecar: Sidecar) -> None:
     async def agent(simulation: str, agent: str) -> AgentDetail:
         """One agent: how far it is and why, where its memory is, and what was done about it."""
         return report_agents.agent_detail(sidecar, f"{simulation}/{agent}")
+
+    @api.get("/v1/placement", tags=["reports"], responses=_problems(404))
+    async def placement(agent: AgentKey) -> Placement:
+        """The engine that an agent (`simulation/agent`) lives on, for who sends requests without the gateway."""
+        return report_agents.placement(sidecar, agent)
 
     @api.get("/v1/items", tags=["reports"])
     async def items(query: Annotated[ItemsQuery, Query()]) -> ItemsPage:

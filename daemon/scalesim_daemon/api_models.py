@@ -99,7 +99,8 @@ class PrefixBlocks(Answer):
 
 class AgentSummary(Answer):
     """One agent. `distance` is in `unit`s of its stream's clock, null where no invocation is foreseen;
-    `seconds` is the same as wall seconds. `engines` has the engines where its prefix is known."""
+    `seconds` is the same as wall seconds. It lives on `engine`, null where that isn't decided; `engines` has those
+    where its prefix is known."""
 
     key: str
     distance: Finite
@@ -109,6 +110,7 @@ class AgentSummary(Answer):
     confidence: float | None
     in_flight: int
     items: list[str]
+    engine: str | None
     engines: dict[str, PrefixBlocks]
 
 
@@ -119,6 +121,14 @@ class AgentsPage(Answer):
     offset: int
     limit: int
     agents: list[AgentSummary]
+
+
+class Placement(Answer):
+    """Where an agent lives: `engine`, reached at `url`; null where that isn't decided, or isn't known."""
+
+    agent: str
+    engine: str | None
+    url: str | None
 
 
 class Place(Answer):

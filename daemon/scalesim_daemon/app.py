@@ -18,6 +18,7 @@ import uvicorn
 
 from scalesim_daemon.admin.access import read_tokens
 from scalesim_daemon.admin.reload import NotReadable, reload
+from scalesim_daemon.admin.steering import switch_mode
 from scalesim_daemon.admin.stream import Hub
 from scalesim_daemon.api import build_api, build_front_door
 from scalesim_daemon.broadcast import Broadcast
@@ -26,9 +27,11 @@ from scalesim_daemon.dashboard.routes import keep_history
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.engines import connect
 from scalesim_daemon.feed import Feed
+from scalesim_daemon.fleet.population import SharedPopulation
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
+from scalesim_daemon.population import Population
 from scalesim_daemon.recording.recorder import open_recorder
 from scalesim_daemon.segments import provide_segments
 from scalesim_daemon.settings import ConfigError, EngineSettings, Settings
@@ -88,7 +91,8 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
         provide_segments(settings.engines)
         library = LoraLibrary.open(settings.loras, settings.lora_roots)
         stack.callback(library.close)
-        sidecar = Sidecar(settings, library, None, settings.mode, tokens=tokens)
+        population = SharedPopulation() if settings.fleet.enabled else Population()
+        sidecar = Sidecar(settings, library, None, settings.mode, population=population, tokens=tokens)
         sidecar.reread = reread
         sidecar.recorder = open_recorder(settings.record)
         if sidecar.recorder is not None:
@@ -142,8 +146,9 @@ async def _open_store(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Corou
     from scalesim_daemon.store import Mirror
 
     url = await _start_valkey(stack, redis.data_dir) if redis.url is None else redis.url
-    sidecar.mirror = Mirror(url)
-    sidecar.intents = intents = Intents(url)
+    fleet = sidecar.settings.fleet.enabled
+    sidecar.mirror = Mirror(url, cluster=redis.cluster, alone=not fleet)
+    sidecar.intents = intents = Intents(url, cluster=redis.cluster)
     stack.push_async_callback(intents.close)
     known = True
     try:
@@ -151,7 +156,15 @@ async def _open_store(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Corou
     except StoreUnavailable as error:
         log.warning("starting without Redis: pins and mode are not known yet", error=str(error))
         known = False
-    return sidecar.mirror.run(sidecar.due_records), _keep_intents(sidecar, intents, known)
+    parts = [sidecar.mirror.run(sidecar.due_records), _keep_intents(sidecar, intents, known)]
+    if isinstance(sidecar.population, SharedPopulation):
+        from scalesim_daemon.fleet.shared import Shared
+
+        sidecar.shared = sidecar.homes.shared = Shared(
+            sidecar, sidecar.population, url, cluster=redis.cluster
+        )
+        parts.append(sidecar.shared.run())
+    return parts
 
 
 async def _start_valkey(stack: AsyncExitStack, data_dir: Path) -> str:
@@ -178,14 +191,32 @@ async def _take_over(sidecar: Sidecar, intents: Intents) -> None:
 async def _keep_intents(sidecar: Sidecar, intents: Intents, known: bool) -> None:
     """Write what Redis didn't take, and read what it didn't give, as soon as it answers."""
     from scalesim_daemon.intents import StoreUnavailable
+    from scalesim_daemon.redis_client import heed
 
     while True:
+        heed()
         await asyncio.sleep(INTENTS_SECONDS)
         with suppress(StoreUnavailable):
             await intents.catch_up()
             if not known:
                 await _take_over(sidecar, intents)
                 known = True
+            elif sidecar.shared is not None:
+                await _follow_intents(sidecar, intents)
+
+
+async def _follow_intents(sidecar: Sidecar, intents: Intents) -> None:
+    """Let hold what operators decide at other daemons. Raises `StoreUnavailable`."""
+    said = intents.said
+    pins, mode = await intents.pins(), await intents.mode()
+    if intents.said != said:
+        return  # An operator has spoken here meanwhile, and it is being written.
+    sidecar.pins = pins
+    mode = mode or sidecar.settings.mode
+    if mode is not sidecar.mode:
+        log.info("an operator's mode holds, set at another daemon", mode=mode, before=sidecar.mode)
+        switch_mode(sidecar, mode)
+    sidecar.wake()
 
 
 def connect_driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:

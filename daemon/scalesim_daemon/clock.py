@@ -44,6 +44,18 @@ class StreamClock:
             self._measure(wall)
         return not back
 
+    def told(self, now: float, pace: float, step: float, wall: float) -> None:
+        """Take in what a clock shows that is measured elsewhere, as of wall time `wall`."""
+        if now != self.now or self.since == math.inf:
+            self.since = wall
+        self.now, self.pace, self.step = now, pace, step
+
+    def begun_anew(self) -> StreamClock:
+        """Return a clock that shows the same, after this one went back: a due on it is another than it was on this."""
+        clock = StreamClock(self.kind)
+        clock.told(self.now, self.pace, self.step, self.since)
+        return clock
+
     def passed(self, wall: float) -> float:
         """Return how many seconds have passed since `now` was announced, no more than a step takes: longer it can't be
         until the next."""

@@ -28,12 +28,14 @@ _OF_STREAMS = frozenset({StreamOpened, StreamClosed, StateSnapshot})
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Who speaks: one incarnation of one source of a simulation, and the clock that its times are in."""
+    """Who speaks: one incarnation of one source of a simulation, and the clock that its times are in. `teller` is the
+    daemon that hears it, empty where that is this one."""
 
     source: str
     simulation: str
     incarnation: int
     clock: ClockKind
+    teller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,12 @@ class Gate:
     def streams(self) -> dict[str, tuple[Stream, bool]]:
         """Return each source's stream and whether its view is stale."""
         return {name: (source.stream, source.stale) for name, source in self._sources.items()}
+
+    def forget(self, topic: str) -> Closed | None:
+        """A source speaks through another daemon now. Return the end of its stream here, None where there is none. Who
+        still speaks here is asked to open it anew."""
+        source = self._sources.pop(topic, None)
+        return None if source is None else Closed(source.stream)
 
     def admit(self, topic: str, seq: int | None, raws: Seq[object], peer: bytes | None = None) -> Verdict:
         """Judge one message of the source `topic`; `seq` is None where the door has no numbering. `peer` is the

@@ -8,16 +8,15 @@ for each pin, and `mode`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from time import time
 from typing import cast
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
 
+from scalesim_daemon.redis_client import AWAY, open_client
 from scalesim_daemon.settings import RunMode
 
 INTENT_KEY = "ss:intent"
@@ -31,17 +30,14 @@ class StoreUnavailable(Exception):
 class Intents:
     """Pins and the run mode. Calls raise `StoreUnavailable` where Redis doesn't answer in a few seconds."""
 
-    def __init__(self, url: str) -> None:
-        self._client: Redis = Redis.from_url(
-            url,
-            decode_responses=True,
-            encoding_errors="replace",
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
-            socket_connect_timeout=1,
-            socket_timeout=2,
-        )
+    def __init__(self, url: str, *, cluster: bool = False) -> None:
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
+        self._client = open_client(url, cluster=cluster, retry=retry, connect_seconds=1, answer_seconds=2)
+        self.said = 0
+        """How often something was said here: what was read before is older."""
         self._unwritten: dict[str, str | None] = {}
         self._writing = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
     async def pin(self, key: str, until: float, over: Iterable[str] = ()) -> None:
         """Pin an agent until a wall time, and forget pins that are over."""
@@ -53,7 +49,7 @@ class Intents:
 
     async def pins(self) -> dict[str, float]:
         """Return the pins that hold, with the wall time of their end; forget those that don't."""
-        with _asking():
+        async with self._asking():
             fields = cast(dict[str, str], await self._client.hgetall(INTENT_KEY))
             untils = {field: _seconds(value) for field, value in fields.items() if field.startswith(PIN)}
             now = time()
@@ -68,13 +64,13 @@ class Intents:
 
     async def mode(self) -> RunMode | None:
         """Return the operator's mode, None where none was set."""
-        with _asking():
+        async with self._asking():
             value = await self._client.hget(INTENT_KEY, "mode")
         return RunMode(value) if value in list(RunMode) else None
 
     async def eviction_warning(self) -> str | None:
         """Return why this Redis may evict intents, and the remedy; None where it doesn't."""
-        with _asking():
+        async with self._asking():
             memory = await self._client.info("memory")
         policy = memory.get("maxmemory_policy", "")
         if not policy.startswith("allkeys-"):
@@ -89,7 +85,7 @@ class Intents:
         async with self._writing:
             while self._unwritten:
                 field, value = next(iter(self._unwritten.items()))
-                with _asking():
+                async with self._asking():
                     if value is None:
                         await self._client.hdel(INTENT_KEY, field)
                     else:
@@ -99,20 +95,23 @@ class Intents:
                     del self._unwritten[field]
 
     async def _set(self, fields: Mapping[str, str | None]) -> None:
+        self.said += 1
         self._unwritten.update(fields)
         await self.catch_up()
+        self.said += 1
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """Ask one thing at a time: a client of a cluster that several use fails oddly when a server goes away."""
+        async with self._turn:
+            try:
+                yield
+            except AWAY as error:
+                raise StoreUnavailable(f"Redis does not answer: {error}") from error
 
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}") from error
 
 
 def _seconds(value: str) -> float:

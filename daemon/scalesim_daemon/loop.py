@@ -23,6 +23,7 @@ from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.changelog import Changelog
 from scalesim_daemon.dashboard.history import History
 from scalesim_daemon.driver import Driver
+from scalesim_daemon.fleet.homes import Homes, served_by
 from scalesim_daemon.gate import Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.plan import Action, Step
@@ -40,6 +41,7 @@ from scalesim_daemon.tracing import Traces
 
 if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in Redis its client isn't loaded.
     from scalesim_daemon.admin.stream import Hub
+    from scalesim_daemon.fleet.shared import Shared
     from scalesim_daemon.intents import Intents
     from scalesim_daemon.store import Mirror
 
@@ -75,6 +77,8 @@ class Sidecar:
     recorder: Recorder | None = None
     intents: Intents | None = None
     operations: Operations = field(default_factory=Operations)
+    homes: Homes = field(default_factory=Homes)
+    shared: Shared | None = None
     hub: Hub | None = None
     reread: Callable[[], Settings] | None = None
     tokens: Tokens = field(default_factory=Tokens)
@@ -153,6 +157,10 @@ class Sidecar:
         self.counts["cycles"] += 1
         self.population.give_up_silent(self.ticked_at)
         changes = self.population.take_changes()
+        views = {name: driver.view for name, driver in self.drivers.items()}
+        self.homes.settle(views, self.population, changes, self.ticked_at, self._model_of)
+        if self.shared is not None:
+            self.shared.note(changes)
         self._tell_engines(changes)
         self._tell_mirror(changes)
         self._tell_plugins(changes)
@@ -168,7 +176,7 @@ class Sidecar:
         self._pursue()
 
     def _pursue(self) -> None:
-        announced = self.population.in_flight() + self.strangers
+        announced = self._announced() + self.strangers
         leaving = {step.key for step in self.model_plan if step.action is Action.SLEEP}
         for name, plan in self.plans.items():
             if name in leaving:
@@ -192,6 +200,7 @@ class Sidecar:
         self.mirror.decision(
             {
                 "at": record.at,
+                "daemon": self.settings.fleet.name,
                 "engine": record.engine,
                 "action": record.step.action.value,
                 "kind": record.step.kind.value,
@@ -207,13 +216,14 @@ class Sidecar:
             if memory.lora is not None and memory.lora_name is not None:
                 self._linking[memory.lora_name] += 1
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
+        started, woken = self._served_here(changes.started), self._served_here(changes.woken)
         in_use = self.population.loras
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
         for name, driver in self.drivers.items():
-            if changes.started:
+            if started:
                 driver.cancel("an invocation started")
-            elif changes.woken:
-                driver.give_way("an agent was woken", changes.woken)
+            elif woken:
+                driver.give_way("an agent was woken", woken)
             for key in changes.unbound:
                 driver.view.forget(key)
             for key, memory in bound:
@@ -230,6 +240,20 @@ class Sidecar:
                 driver.finished(key, used)
                 if agent is None:
                     driver.view.forget(key)
+
+    def _served_here(self, agents: Sequence[str]) -> Sequence[str]:
+        """Return who may call an engine that this daemon drives, of agents that call, or are about to."""
+        if self.shared is None:
+            return agents
+        driven = list(filter(self.shared.drives, self.drivers))
+        return [key for key in agents if any(self._may_serve(name, key) for name in driven)]
+
+    def _announced(self) -> int:
+        """Return how many announced invocations engines here are serving."""
+        if self.shared is None:
+            return self.population.in_flight()
+        driven = filter(self.shared.drives, self.drivers)
+        return sum(self.drivers[name].view.in_flight for name in driven)
 
     def brings_lora(self, engine: str, name: str) -> bool:
         """Whether a LoRA is being brought to an engine, or is about to be: then a request for it is early."""
@@ -270,14 +294,16 @@ class Sidecar:
             return
         # A record names the agent's items too.
         for key in changes.dues.union(changes.bound, changes.unbound):
-            self.mirror.mark(key, self.due_record(key))
+            if self.shared is None or self.shared.writes(key):
+                self.mirror.mark(key, self.due_record(key))
         for source in changes.clocks:
             known = self.population.clocks().get(source)
             if known is not None:
                 stream, clock = known
                 self.mirror.clock(stream.simulation, clock.kind, clock.now, clock.pace)
         for simulation in changes.closed:
-            self.mirror.close_stream(simulation)
+            if self.shared is None or self.shared.has_spoken_for(simulation):
+                self.mirror.close_stream(simulation)
 
     def _tell_plugins(self, changes: Changes) -> None:
         if self.broadcast is None:
@@ -295,7 +321,9 @@ class Sidecar:
 
     def due_records(self) -> dict[str, DueRecord]:
         """Return what Redis shows of all agents."""
-        records = ((key, self.due_record(key)) for key in self.population.agents)
+        shared = self.shared
+        agents = (key for key in self.population.agents if shared is None or shared.speaks_for(key))
+        records = ((key, self.due_record(key)) for key in agents)
         return {key: record for key, record in records if record is not None}
 
     def due_record(self, key: str) -> DueRecord | None:
@@ -323,7 +351,8 @@ class Sidecar:
             cache = block_cache(driver.view, first, partial(self.at_home, name), chunk)
             links, free = self.library.inventory()
             first = ranking.with_pins(orders.first(MemoryKind.LORA))
-            loras = plan_loras(lora_cache(driver.view, self.population, first, links, free))
+            at_home = partial(self.at_home, name)
+            loras = plan_loras(lora_cache(driver.view, self.population, first, at_home, links, free))
             blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
             plans[name] = EnginePlan(
                 orders.applied(MemoryKind.PREFIX_KV, blocks, driver),
@@ -347,29 +376,35 @@ class Sidecar:
             step = self.model_plan[0]
             self.drivers[step.key].move_model(step)
 
+    def home_of(self, key: str) -> str | None:
+        """Return the engine that an agent lives on, None where that isn't decided."""
+        return next(iter(self.drivers)) if self._alone else self.homes.home(key)
+
     def at_home(self, engine: str, key: str) -> bool:
-        """Whether an agent's requests go to this engine: the only one that can serve them, or the one that served it
-        last."""
-        if len(self.drivers) == 1:
-            return True
-        able = [name for name in self.drivers if self._can_serve(name, key)]
-        if len(able) == 1:
-            return able[0] == engine
-        latest = max(driver.view.served.get(key, 0.0) for driver in self.drivers.values())
-        return latest > 0 and self.drivers[engine].view.served.get(key) == latest
+        """Whether an agent's requests go to this engine: it lives there, or nobody else could serve it."""
+        return self._alone or self.homes.home(key) == engine
 
     def _may_serve(self, engine: str, key: str) -> bool:
-        """Whether the agent's request may be on its way to this engine: its home, or any that can while it has none."""
-        homeless = all(key not in driver.view.served for driver in self.drivers.values())
-        return (homeless and self._can_serve(engine, key)) or self.at_home(engine, key)
+        """Whether the agent's request may be on its way to this engine: its home, or any engine here that can as long
+        as it wasn't seen to be served at home."""
+        home = self.homes.home(key)
+        if self._alone or self.homes.placement.proven(key) or (home is not None and self.shared is not None):
+            return self.at_home(engine, key)
+        return self._can_serve(engine, key)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether there is no engine but one, as far as this daemon knows."""
+        return len(self.drivers) == 1 and self.shared is None
 
     def _can_serve(self, engine: str, key: str) -> bool:
         """Whether the engine serves the model that the agent has bound, where it has bound one."""
-        agent, view = self.population.agents.get(key), self.drivers[engine].view
-        model = agent.memory.model if agent is not None and agent.memory is not None else None
-        if model is None or view.info is None:
-            return True
-        return model in view.info.base_models or model in view.loras.registered
+        model, view = self._model_of(key), self.drivers[engine].view
+        return model is None or view.info is None or model in served_by(view)
+
+    def _model_of(self, key: str) -> str | None:
+        agent = self.population.agents.get(key)
+        return agent.memory.model if agent is not None and agent.memory is not None else None
 
 
 def items_of(memory: Memory | None) -> list[str]:

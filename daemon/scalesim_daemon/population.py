@@ -22,7 +22,7 @@ from scalesim_client.events import (
 from scalesim_daemon.board import Due, DueBoard, overdue_after
 from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
-from scalesim_estimators import Blend, Quality, default_estimators
+from scalesim_estimators import Blend, Foretold, Quality, default_estimators
 
 # What changes more of an agent than its due.
 _NOTED = frozenset({InvocationStarted, InvocationFinished, AgentWoken, MemoryBound, MemoryUnbound})
@@ -170,8 +170,8 @@ class Population:
                 voice.in_flight.clear()
 
     def _open(self, stream: Stream, earlier: Blend | None = None) -> _Voice:
-        voice = _Voice(stream, StreamClock(stream.clock), default_estimators(stream.clock, earlier))
-        self._voices[stream.source] = voice
+        blend = Foretold(stream.clock) if stream.teller else default_estimators(stream.clock, earlier)
+        voice = self._voices[stream.source] = _Voice(stream, StreamClock(stream.clock), blend)
         return voice
 
     def _restate(
@@ -184,6 +184,7 @@ class Population:
         if now is not None:
             if not voice.clock.advance(now, wall):
                 voice.blend = default_estimators(stream.clock)
+                voice.clock = voice.clock.begun_anew()
             self._changes.clocks.add(stream.source)
         for event, said_at in events:
             self._observe(voice, event, wall, said_at=said_at, restated=True)
@@ -373,6 +374,7 @@ class Population:
     def _rewind(self, voice: _Voice) -> None:
         """The clock went back: the simulation starts over, its dues are void; its memory is not."""
         voice.blend = default_estimators(voice.stream.clock)
+        voice.clock = voice.clock.begun_anew()
         for key in voice.agents:
             self.board.put(key, voice.stream.source, None)
             self._changes.dues.add(key)

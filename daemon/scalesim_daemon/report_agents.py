@@ -18,6 +18,7 @@ from scalesim_daemon.api_models import (
     ClockState,
     Decision,
     Place,
+    Placement,
     PrefixBlocks,
     Residency,
 )
@@ -28,6 +29,7 @@ from scalesim_daemon.loop import Sidecar, items_of
 from scalesim_daemon.plan import Action
 from scalesim_daemon.population import Memory
 from scalesim_daemon.records import Record
+from scalesim_daemon.setting_values import redacted
 
 SHOWN_DECISIONS = 20
 # Of the library's LoRAs by name: link, bytes, and whether they are staged.
@@ -113,6 +115,17 @@ def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
     )
 
 
+def placement(sidecar: Sidecar, key: str) -> Placement:
+    """Return where an agent lives. Raises `UnknownAgent`."""
+    check_known(sidecar, key)
+    engine = sidecar.home_of(key)
+    urls = {one.name: redacted(one.url) for one in sidecar.settings.engines}
+    url = None if engine is None else urls.get(engine)
+    if url is None and engine is not None and sidecar.shared is not None:
+        url = sidecar.shared.url_of(engine)
+    return Placement(agent=key, engine=engine, url=url)
+
+
 def check_known(sidecar: Sidecar, key: str) -> None:
     """Raise `UnknownAgent` where nothing is known of the agent."""
     population = sidecar.population
@@ -138,6 +151,7 @@ def _summary(sidecar: Sidecar, key: str) -> AgentSummary:
         confidence=None if due is None else due.estimate.confidence,
         in_flight=0 if agent is None else agent.in_flight,
         items=items,
+        engine=sidecar.home_of(key),
         engines=engines,
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -190,12 +191,32 @@ class SschedulerSettings(Section):
 
 
 class RedisSettings(Section):
-    """`url` of a Redis or Valkey; without one an embedded Valkey keeps its data in `data_dir`. Where it isn't `enabled`
-    there is neither, and all that the daemon knows is in its memory."""
+    """`url` of a Redis or Valkey, where that is a `cluster` of any of its servers; without one an embedded Valkey
+    keeps its data in `data_dir`. Where it isn't `enabled` there is neither, and all that the daemon knows is in its
+    memory."""
 
     enabled: bool = True
     url: RedisUrl | None = Field(default=None, repr=False)
+    cluster: bool = False
     data_dir: AbsolutePath = Field(default_factory=lambda: state_dir() / "valkey")
+
+
+class FleetSettings(Section):
+    """Several daemons, each with a `name` of its own and the same `engines`, share one Redis: while it is `enabled`
+    each engine is driven by the one that holds its lease. One that is gone is followed within two `lease_seconds`."""
+
+    enabled: bool = False
+    name: str = ""
+    lease_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 5.0
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        host = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname())
+        name = name or host[:64].lstrip("-._") or "daemon"
+        if not NAME.fullmatch(name):
+            raise ValueError(f"name {name!r}: use 1 to 64 letters, digits, dots, dashes and underscores")
+        return name
 
 
 class HostTierSettings(Section):
@@ -211,6 +232,8 @@ class EngineSettings(Section):
     `lora_slots` and `lora_host_places` count LoRAs, and `prompt_slots` the prompts that it caches, for engines that
     don't tell. `model_bytes` is what its model takes on the device while it is awake. `tagged` says that all requests
     of an SGLang carry their agent's `session_id`, or that all requests of an engine of kind openai are announced.
+    `standby` says that it is another daemon's, on another host: it is driven from here while that one is gone, and then
+    its prefixes alone.
     """
 
     name: str = ""
@@ -221,6 +244,7 @@ class EngineSettings(Section):
     prompt_slots: Annotated[int, Field(ge=1)] | None = None
     model_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     tagged: bool = False
+    standby: bool = False
     host_tier: HostTierSettings | None = None
 
     @model_validator(mode="before")
@@ -298,6 +322,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     sscheduler: SschedulerSettings = SschedulerSettings()
     redis: RedisSettings = Field(default_factory=RedisSettings)
+    fleet: FleetSettings = Field(default_factory=FleetSettings)
     engines: tuple[EngineSettings, ...] = ()
     planner: PlannerSettings = PlannerSettings()
     loras: LoraSettings = Field(default_factory=LoraSettings)
@@ -319,9 +344,10 @@ class Settings(BaseSettings):
 
     @property
     def lora_roots(self) -> tuple[Path, ...] | None:
-        """Where LoRAs may lie, None for anywhere: who is on this host could read most of what the daemon can."""
+        """Where LoRAs may lie, None for anywhere: who is on this host could read most of what the daemon can. In a
+        fleet other daemons tell of LoRAs, too."""
         heard = (self.feed.bind, *(publisher.endpoint for publisher in self.feed.subscribe))
-        local = all(map(is_local, heard)) and is_loopback(self.api.host)
+        local = all(map(is_local, heard)) and is_loopback(self.api.host) and not self.fleet.enabled
         return None if local and not self.loras.roots else self.loras.roots
 
     @model_validator(mode="after")
@@ -329,6 +355,24 @@ class Settings(BaseSettings):
         twice = [name for name, count in Counter(engine.name for engine in self.engines).items() if count > 1]
         if twice:
             raise ValueError(f"engines: {', '.join(twice)} is named twice: every engine needs its own name")
+        return self
+
+    @model_validator(mode="after")
+    def _fleet_shares(self) -> Settings:
+        if self.fleet.enabled and not (self.redis.enabled and self.redis.url):
+            raise ValueError(
+                "fleet: its daemons agree through a Redis that all of them reach, and an embedded Valkey is this "
+                "daemon's alone: set redis.url (and leave redis.enabled true), or fleet.enabled: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _standby_in_a_fleet(self) -> Settings:
+        alone = [engine.name for engine in self.engines if engine.standby and not self.fleet.enabled]
+        if alone:
+            raise ValueError(
+                f"engines: {', '.join(alone)} is another daemon's (standby), and there is none: set fleet.enabled"
+            )
         return self
 
     @model_validator(mode="after")

@@ -254,17 +254,22 @@ def lora_cache(
     view: EngineView,
     population: Population,
     ranking: Ranking,
+    at_home: Callable[[str], bool],
     links: Mapping[str, tuple[Path, int, bool]],
     staging_free: int,
 ) -> LoraCache:
     """Return the picture of the engine's LoRAs. `links` gives each LoRA's link, its size in
-    bytes and whether it is staged."""
+    bytes and whether it is staged. Of who is not `at_home` here no call is foreseen."""
+
+    def seconds(agent: str) -> float:
+        return ranking.seconds(agent) if at_home(agent) else math.inf
+
     owners = population.loras
-    nearest = {name: min(agents, key=ranking.seconds) for name, agents in owners.items()}
+    nearest = {name: min(agents, key=seconds) for name, agents in owners.items()}
     wishes = tuple(
         LoraWish(
             name,
-            ranking.seconds(nearest[name]),
+            seconds(nearest[name]),
             links[name][1],
             links[name][2],
             name in view.loras.registered,

@@ -17,14 +17,12 @@ from time import monotonic
 from typing import Any, cast
 
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import RedisError
+from redis.backoff import ExponentialWithJitterBackoff
 
 from scalesim_client.events import CLOCK_KINDS, ClockKind
 from scalesim_daemon.board import DueRecord
+from scalesim_daemon.redis_client import AWAY, heed, look, open_client
 
 FLUSH_SECONDS = 0.02
 CHUNK = 500
@@ -82,20 +80,14 @@ class Mirror:
     """Writes what changes to Redis, at most every `FLUSH_SECONDS`, newest state per agent.
 
     `mark`, `clock`, `close_stream` and `decision` return at once and never fail; they belong to the event
-    loop that `run` runs in. What is written expires 24 h after its stream's end, or the daemon's.
+    loop that `run` runs in. What is written expires 24 h after its stream's end, or the daemon's. Where it is not
+    `alone`, other daemons write of the same simulations, and what isn't known here isn't removed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, cluster: bool = False, alone: bool = True) -> None:
+        self._alone = alone
         # No retries inside the client: Redis may be empty after an outage, so a new connection restates all.
-        self._client: Redis = Redis.from_url(
-            url,
-            decode_responses=True,
-            encoding_errors="replace",
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=2,
-            socket_timeout=5,
-            redis_connect_func=self._on_connect,
-        )
+        self._client = open_client(url, cluster=cluster, on_connect=self._on_connect)
         self._write_script = self._client.register_script(_WRITE)
         self._close_script = self._client.register_script(_CLOSE)
         self._connections = 0
@@ -174,9 +166,10 @@ class Mirror:
         backoff = ExponentialWithJitterBackoff(base=0.05, cap=2.0)
         try:
             while True:
+                heed()
                 try:
                     await self._follow(full_state)
-                except (RedisError, OSError) as error:
+                except AWAY as error:
                     if self.connected or not self._failures:
                         log.warning("Redis is away, going on without it", error=str(error))
                     self.connected = False
@@ -192,11 +185,12 @@ class Mirror:
 
     async def _follow(self, full_state: Callable[[], Mapping[str, DueRecord]]) -> None:
         """Restate everything, then what changes, until the connection is a new one or an hour has passed."""
-        await self._client.ping()
+        await look(self._client)
         connection, until = self._connections, monotonic() + RESTATE_SECONDS
         await self._restate(full_state())
         while self._connections == connection and monotonic() < until:
             await self._flush()
+            heed()
             # The client may have connected anew meanwhile, to a Redis that is empty.
             self._restated = self._connections == connection
             self._flushed.set()
@@ -208,11 +202,12 @@ class Mirror:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._dirty.wait()
             except TimeoutError:
-                await self._client.ping()
+                await look(self._client)
 
     async def _restate(self, state: Mapping[str, DueRecord]) -> None:
         """Mark all of `state`, and the removal of what else Redis has of its simulations. Newer marks win."""
-        for simulation in {agent.partition("/")[0] for agent in state} | self._clocks.keys():
+        simulations = {agent.partition("/")[0] for agent in state} | self._clocks.keys()
+        for simulation in simulations if self._alone else ():
             for kind in CLOCK_KINDS:
                 written = await self._client.zrange(f"{prefix_of(simulation)}due:{kind}", 0, -1)
                 for agent in cast(list[str], written):

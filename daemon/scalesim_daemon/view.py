@@ -106,6 +106,8 @@ class EngineView:
         self.requests_started = 0  # ours and announced ones
         self.announced = 0  # of these the announced ones
         self.served: dict[str, float] = {}
+        self.seen: set[str] | None = None
+        """Agents that were served since somebody looked, where anybody does."""
         self.demoted: set[str] = set()
         self._sessions: OrderedDict[str, str | None] = OrderedDict()
         self._ended: OrderedDict[str, float] = OrderedDict()
@@ -234,7 +236,7 @@ class EngineView:
                 event = self._named(event)
                 self.tree.stored(event)
                 if event.agent is not None:
-                    self.served[event.agent] = monotonic()
+                    self.serves(event.agent)
                     self.demoted.discard(event.agent)
                 self._relearn(len(event.hashes))
             case Removed():
@@ -246,6 +248,12 @@ class EngineView:
                 self.tree.cleared()
                 self.known, self.unknown_why = False, reason
                 self._stored_since_loss = 0
+
+    def serves(self, agent: str) -> None:
+        """A call of the agent is being served here."""
+        self.served[agent] = monotonic()
+        if self.seen is not None:
+            self.seen.add(agent)
 
     def called(self, session: str, agent: str) -> None:
         """The agent's requests go by a session of another name: what the engine stores for it is the agent's, unless
@@ -335,7 +343,7 @@ class EngineView:
         self._ended[agent] = monotonic()
         self._ended.move_to_end(agent)
         if isinstance(self.tree, PromptSlots):
-            self.served[agent] = monotonic()
+            self.serves(agent)
         if self.tree is not None:
             left = self.tree.released(agent)
             self.blocks_per_invocation += 0.1 * (left - self.blocks_per_invocation)

@@ -4,6 +4,7 @@ from scalesim_client.events import ClockKind
 from scalesim_estimators.base import Estimate, Estimator
 from scalesim_estimators.blend import Blend
 from scalesim_estimators.declared import DeclaredEstimator
+from scalesim_estimators.foretold import Foretold
 from scalesim_estimators.history import HistoryEstimator
 from scalesim_estimators.interaction import InteractionEstimator
 from scalesim_estimators.path import PathEstimator
@@ -18,6 +19,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "Figures",
+    "Foretold",
     "HistoryEstimator",
     "InteractionEstimator",
     "PathEstimator",

@@ -49,6 +49,7 @@ MAY = {
     "GET /v1/stream": READERS,
     "GET /v1/items": READERS,
     "GET /v1/decisions": READERS,
+    "GET /v1/placement": READERS,
     "POST /v1/config/reload": ADMINS,
     "GET /v1/pins": READERS,
     "GET /v1/operations": READERS,

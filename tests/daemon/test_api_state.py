@@ -164,7 +164,7 @@ def test_openapi_is_complete(sidecar: Sidecar) -> None:
         *(path for path in READS if path != "/v1/agents"),
         *("/v1/agents", "/v1/agents/{simulation}/{agent}", "/v1/events", "/v1/update"),
         *("/v1/pause", "/v1/resume", "/v1/observe", "/v1/pins", "/v1/pins/{simulation}/{agent}"),
-        *("/v1/stream", "/v1/config", "/v1/config/reload", "/v1/role", "/v1/history"),
+        *("/v1/stream", "/v1/config", "/v1/config/reload", "/v1/role", "/v1/history", "/v1/placement"),
         *("/v1/prefetch", "/v1/evict", "/v1/operations", "/v1/operations/{identity}"),
     }
     for path, operations in spec["paths"].items():

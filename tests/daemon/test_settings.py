@@ -93,6 +93,20 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
             "feed.subscribe[0].endpoint: 'tcp://*:5600' is where a publisher binds",
         ),
         ({"redis": {"url": "localhost:6379"}}, "redis.url: write redis://"),
+        ({"fleet": {"enabled": True}}, "fleet: its daemons agree through a Redis that all of them reach"),
+        (
+            {"fleet": {"enabled": True}, "redis": {"enabled": False, "url": "redis://h"}},
+            "set redis.url (and leave redis.enabled true)",
+        ),
+        (
+            {"engines": [{"url": "http://h:1", "standby": True}]},
+            "engines: vllm-h-1 is another daemon's (standby), and there is none: set fleet.enabled",
+        ),
+        ({"fleet": {"name": "a b"}}, "fleet.name: name 'a b'"),
+        (
+            {"fleet": {"lease_seconds": 0.5}},
+            "fleet.lease_seconds: Input should be greater than or equal to 1",
+        ),
         ({"engines": [{"url": "h:1"}]}, "engines[0].url: 'h:1' is no URL"),
         ({"engines": [{"url": "http://h:1", "name": "a/b"}]}, "engines[0]: name 'a/b'"),
         ({"engines": [{"url": "http://h:1"}] * 2}, "vllm-h-1 is named twice"),

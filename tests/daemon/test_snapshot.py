@@ -280,7 +280,7 @@ def test_the_picture_of_the_loras() -> None:
         loras.used(name)
     world.say(InvocationStarted(agent="c"))
     links = {"x": (Path("/x"), 7, True), "y": (Path("/y"), 8, False)}
-    cache = lora_cache(world.view, world.population, world.ranking, links, 99)
+    cache = lora_cache(world.view, world.population, world.ranking, lambda _: True, links, 99)
     assert (cache.device, cache.host, cache.device_places, cache.host_places) == (("q",), ("y", "q"), 1, 2)
     assert cache.staging_free == 99
     x, y = cache.wishes

@@ -26,6 +26,15 @@ class TooMany(Exception):
     """No more of these are kept at a time."""
 
 
+def switch_mode(sidecar: Sidecar, mode: RunMode) -> None:
+    """Let a mode hold from now on."""
+    sidecar.mode = mode
+    if mode is not RunMode.ACTIVE:
+        for driver in sidecar.drivers.values():
+            driver.cancel(f"the mode is {mode}")
+    sidecar.wake()
+
+
 class Steering:
     """Sets mode and pins. Each call returns why what it set is not kept beyond the daemon's end, None where it is: an
     operator's word holds while Redis is away, too."""
@@ -36,11 +45,7 @@ class Steering:
     async def set_mode(self, mode: RunMode) -> str | None:
         """Act, observe or pause from now on. What is being prefetched is let go where nothing is to be moved."""
         sidecar = self._sidecar
-        sidecar.mode = mode
-        if mode is not RunMode.ACTIVE:
-            for driver in sidecar.drivers.values():
-                driver.cancel(f"the mode is {mode}")
-        sidecar.wake()
+        switch_mode(sidecar, mode)
         # To act again, as configured, overrides nothing: a later start with another mode, say --mode observe, has that.
         as_ever = mode is RunMode.ACTIVE and sidecar.settings.mode is mode
         return await self._keep(lambda intents: intents.set_mode(None if as_ever else mode))

@@ -38,7 +38,7 @@ class Gateway:
         self._sidecar = sidecar
         self._settings = sidecar.settings
         self._urls = {engine.name: engine.url for engine in sidecar.settings.engines}
-        self._routes = Routes(sidecar.drivers)
+        self._routes = Routes(sidecar.drivers, sidecar.homes.home)
         self._notes = Notes(sidecar)
         self._upstream = Upstream()
 

@@ -1,0 +1,1 @@
+"""Several daemons beside the same engines: who drives which."""

@@ -1,0 +1,117 @@
+"""Keeps agents placed: looks at engines and calls, decides for the agents that are this daemon's to place, and tells.
+
+With one engine and one daemon there is nothing to decide, and nothing is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from scalesim_daemon.fleet.placement import Host, Placement
+from scalesim_daemon.population import Changes, Population
+from scalesim_daemon.view import EngineView
+
+if TYPE_CHECKING:
+    from scalesim_daemon.fleet.shared import Shared
+
+LOOK_SECONDS = 0.25
+
+
+@dataclass(slots=True)
+class Homes:
+    """Where agents live. `shared` is what other daemons know of it, None where there are none."""
+
+    placement: Placement = field(default_factory=Placement)
+    shared: Shared | None = None
+    _looked_at: float = 0.0
+    _undecided: set[str] = field(default_factory=set)
+
+    def home(self, agent: str) -> str | None:
+        """Return the engine that an agent lives on, None where it has none yet."""
+        return self.placement.home(agent)
+
+    def settle(
+        self,
+        views: Mapping[str, EngineView],
+        population: Population,
+        changes: Changes,
+        wall: float,
+        model_of: Callable[[str], str | None],
+    ) -> None:
+        """Place who is new or whose home is gone, and move who is served elsewhere. It costs what has changed."""
+        if len(views) < 2 and self.shared is None:
+            return
+        moved: dict[str, str | None] = {}
+        placement = self.placement
+        again = set(changes.bound)
+        if wall - self._looked_at >= LOOK_SECONDS or not placement.hosts:
+            self._looked_at = wall
+            again.update(placement.look(self._hosts(views), wall))
+        new = (key for key in (*changes.dues, *changes.started) if placement.home(key) is None)
+        for key in (*again, *new, *self._undecided):
+            if key not in population.agents and population.board.get(key) is None:
+                self._undecided.discard(key)
+                continue
+            if not self._decides(key):
+                continue
+            self._undecided.discard(key)
+            engine = placement.place(key, model_of(key))
+            if engine is not None and placement.moved(key, engine):
+                moved[key] = engine
+        for key in (*changes.dues, *changes.unbound):
+            gone = key not in population.agents and population.board.get(key) is None
+            if gone and placement.moved(key, None) and (self.shared is None or self.shared.speaks_for(key)):
+                moved[key] = None
+        self._follow_calls(views, moved)
+        if self.shared is not None and moved:
+            self.shared.tell_placed(moved)
+
+    def _follow_calls(self, views: Mapping[str, EngineView], moved: dict[str, str | None]) -> None:
+        for name, view in views.items():
+            if view.seen is None:
+                view.seen = set()
+            seen, view.seen = view.seen, set()
+            if self.shared is not None and not self.shared.drives(name):
+                continue
+            for key in seen:
+                if self.placement.worth_telling(key, name):
+                    if self.shared is not None:
+                        self.shared.tell_served(key, name)
+                    self.served(key, name, moved)
+
+    def served(self, key: str, engine: str, moved: dict[str, str | None]) -> None:
+        """A call of an agent was served on an engine, as was seen here or elsewhere. Who moves by that comes to
+        `moved`."""
+        if self.placement.served(key, engine) and self._decides(key, waits=False):
+            if self.placement.moved(key, engine):
+                moved[key] = engine
+            self.placement.settled(key)
+
+    def _decides(self, key: str, *, waits: bool = True) -> bool:
+        """Whether it is this daemon's to say where the agent lives; who is to be asked again `waits`."""
+        if self.shared is None or self.shared.decides(key):
+            return True
+        if waits and self.shared.is_own(key):
+            self._undecided.add(key)
+        return False
+
+    def _hosts(self, views: Mapping[str, EngineView]) -> dict[str, Host]:
+        own = {name: view for name, view in views.items() if self.shared is None or self.shared.drives(name)}
+        hosts = {} if self.shared is None else self.shared.hosts()
+        hosts.update((name, host_of(view)) for name, view in own.items())
+        return hosts
+
+
+def host_of(view: EngineView) -> Host:
+    """Return an engine as a place to live."""
+    if view.info is None:
+        return Host(view.reachable)
+    size = 1 if view.has_slots else (view.info.block_size or 0)
+    return Host(view.reachable, frozenset(served_by(view)), (view.capacity or 0) * size)
+
+
+def served_by(view: EngineView) -> Iterable[str]:
+    """Return the names of the models that an engine serves."""
+    return (*(view.info.base_models if view.info is not None else ()), *view.loras.registered)

@@ -1,0 +1,65 @@
+"""Estimates that were made elsewhere: taken as they are told, never made anew. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from scalesim_client.events import ClockKind, Event
+from scalesim_estimators.base import Estimate
+from scalesim_estimators.blend import Blend
+from scalesim_estimators.history import HistoryEstimator
+from scalesim_estimators.quality import Quality
+
+
+class ToldQuality(Quality):
+    """How good estimates are that were scored elsewhere: `told` is the `chance` that was found there."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__(tuple(names))
+        self.told = 1.0
+
+    def chance(self) -> float:
+        """Return what was told."""
+        return self.told
+
+    def invoked(self, agent: str, now: float, step: float) -> Collection[str]:
+        """Score nothing: who made the estimates does."""
+        return ()
+
+
+class Foretold(Blend):
+    """A stream's estimates as another daemon has made them; in the place of a blend, and asked like one."""
+
+    __slots__ = ("_told", "worth")
+
+    def __init__(self, clock: ClockKind) -> None:
+        history = HistoryEstimator(clock)
+        self.worth = ToldQuality((history.name,))
+        super().__init__((), history, self.worth)
+        self._told: dict[str, Estimate] = {}
+
+    def tell(self, agent: str, estimate: Estimate | None) -> None:
+        """Let this be the agent's estimate, None for none."""
+        if estimate is None:
+            self._told.pop(agent, None)
+        else:
+            self._told[agent] = estimate
+
+    def observe(self, event: Event, now: float) -> Collection[str]:
+        """Learn nothing: what follows from an event is told, too."""
+        return ()
+
+    def renew(self, agent: str, now: float, earliest: float = -math.inf) -> Estimate | None:
+        """Return the agent's estimate."""
+        return self._told.get(agent)
+
+    def lapsed(self, earliest: float = -math.inf) -> list[str]:
+        """Return nobody: what has lapsed is told anew."""
+        return []
+
+    def forget(self, agent: str) -> None:
+        """Drop what was told of an agent."""
+        self._told.pop(agent, None)

@@ -1,0 +1,129 @@
+"""Where agents live: pure, and the keeper over engines that stand still."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalesim_daemon.fleet.placement import GONE_SECONDS, Host, Placement, choose
+from scalesim_daemon.loop import Sidecar
+from tests.daemon.still import BLOCK, add_engine, open_stream, say, stored
+
+NAMES = ("one", "two", "three")
+hosts = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.builds(
+        Host,
+        alive=st.booleans(),
+        models=st.one_of(st.none(), st.frozensets(st.sampled_from(("base", "other")))),
+        room=st.sampled_from((0, 100, 1000)),
+        gone=st.booleans(),
+    ),
+)
+loads = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 50))
+
+
+@given(st.sampled_from((None, "base", "other", "base:lora")), st.sampled_from((None, *NAMES)), hosts, loads)
+def test_an_agent_lives_on_what_can_have_it_and_stays(
+    model: str | None, home: str | None, engines: dict[str, Host], load: dict[str, int]
+) -> None:
+    chosen = choose(model, home, engines, load)
+    able = {name for name, host in engines.items() if host.alive and host.serves(model)}
+    if home in engines and not engines[home].gone and engines[home].serves(model):
+        assert chosen == home
+    elif not able:
+        assert chosen is None
+    else:
+        assert chosen in able
+        assert choose(model, chosen, engines, load) == chosen or engines[chosen].gone
+
+
+def test_agents_spread_by_room() -> None:
+    placement = Placement()
+    placement.look({"small": Host(True, room=100), "large": Host(True, room=300)}, 0.0)
+    for number in range(40):
+        agent = f"s/{number}"
+        engine = placement.place(agent, None)
+        assert engine is not None
+        placement.moved(agent, engine)
+    assert placement.load == Counter(small=10, large=30)
+    assert [placement.place(f"s/{number}", None) for number in range(40)] == [None] * 40
+
+
+def test_agents_move_with_their_calls_but_not_to_and_fro() -> None:
+    placement = Placement()
+    placement.look({"one": Host(True), "two": Host(True)}, 0.0)
+    placement.moved("s/a", "one")
+    assert placement.served("s/a", "two"), "nothing speaks for a home that no call was seen at"
+    placement.moved("s/a", "two")
+    placement.settled("s/a")
+    assert not placement.worth_telling("s/a", "two")
+    for _ in range(5):
+        assert not placement.served("s/a", "one")
+        assert placement.worth_telling("s/a", "two")
+        assert not placement.served("s/a", "two")
+    assert not placement.served("s/a", "one")
+    assert placement.served("s/a", "one")
+
+
+def test_a_hiccup_moves_nobody_and_a_dead_engine_everybody() -> None:
+    placement = Placement()
+    both = {"one": Host(True), "two": Host(True)}
+    placement.look(both, 0.0)
+    for agent in ("a", "b"):
+        placement.moved(agent, "one")
+    assert placement.look({**both, "one": Host(False)}, 1.0) == []
+    assert placement.place("a", None) is None
+    assert placement.place("new", None) == "two"
+    assert placement.look(both, 2.0) == []
+    assert placement.look({"two": Host(True)}, 3.0) == []
+    homeless = placement.look({"two": Host(True)}, 3.0 + GONE_SECONDS)
+    assert sorted(homeless) == ["a", "b"]
+    for agent in homeless:
+        assert placement.place(agent, None) == "two"
+        placement.moved(agent, "two")
+    assert placement.look(both, 4.0 + GONE_SECONDS) == []
+    assert placement.homes == {"a": "two", "b": "two"}
+
+
+def test_who_finds_no_engine_waits_for_one() -> None:
+    placement = Placement()
+    assert placement.place("a", "base") is None
+    assert placement.look({"one": Host(True, frozenset({"other"}))}, 0.0) == ["a"]
+    assert placement.place("a", "base") is None
+    assert placement.look({"one": Host(True, frozenset({"base"}))}, 0.0) == ["a"]
+    assert placement.place("a", "base") == "one"
+    placement.moved("a", "one")
+    assert placement.look({}, 0.0) == []
+
+
+def test_two_engines_share_the_agents_and_calls_move_them(sidecar: Sidecar) -> None:
+    """A prefix is brought to its agent's home alone, before any call, and both know who calls where."""
+    views = {name: add_engine(sidecar, name).view for name in ("one", "two")}
+    open_stream(sidecar)
+    for agent in ("a", "b"):
+        say(sidecar, {"type": "memory.bound", "agent": agent, "token_ids": list(range(2 * BLOCK))})
+        say(sidecar, {"type": "agent.activity_started", "agent": agent, "until": 9.0})
+    sidecar.cycle()
+    homes = {agent: sidecar.home_of(f"sim/{agent}") for agent in ("a", "b")}
+    assert set(homes.values()) == {"one", "two"}
+    for agent, home in homes.items():
+        for name in views:
+            assert sidecar.at_home(name, f"sim/{agent}") is (name == home)
+            planned = {step.key for step in sidecar.plans[name].blocks}
+            assert (f"sim/{agent}" in planned) is (name == home)
+    other = {"one": "two", "two": "one"}[str(homes["a"])]
+    views[other].happened(stored("sim/a", 1))
+    sidecar.cycle()
+    assert sidecar.home_of("sim/a") == other
+
+
+def test_one_engine_alone_is_everybodys_home(sidecar: Sidecar) -> None:
+    add_engine(sidecar)
+    open_stream(sidecar)
+    say(sidecar, {"type": "agent.activity_started", "agent": "a", "until": 9.0})
+    sidecar.cycle()
+    assert sidecar.at_home("one", "sim/a") and sidecar.home_of("sim/a") == "one"
+    assert not sidecar.homes.placement.homes
