@@ -240,6 +240,10 @@ class Busy(Rejected):
     retryable = True
 
 
+class Revoked(EngineError):
+    """Whoever sends this may act on the engine no longer: it was not sent."""
+
+
 class NotFound(EngineError):
     """The engine doesn't know the model, LoRA or path."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -20,11 +21,15 @@ from scalesim_adapters.base import (
     NotFound,
     ProtocolMismatch,
     Rejected,
+    Revoked,
     Unsupported,
 )
 
 # Both engines' servers close a connection that was idle for 5 s: ours has to be given up before.
 LIMITS = httpx.Limits(keepalive_expiry=2.0)
+
+may_send: ContextVar[Callable[[], bool] | None] = ContextVar("may_send", default=None)
+"""Asked, where it is set, at the last moment before a request leaves; where it says no, `Revoked` is raised instead."""
 
 
 def read_json(content: bytes) -> Any:
@@ -100,8 +105,9 @@ class Http:
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
     ) -> httpx.Response:
+        extensions = {} if may_send.get() is None else {"trace": _check_permission}
         try:
-            return await self._client.request(method, path, json=body, headers=headers)
+            return await self._client.request(method, path, json=body, headers=headers, extensions=extensions)
         except (httpx.RemoteProtocolError, httpx.ReadError):
             if method != "GET":
                 raise
@@ -111,6 +117,15 @@ class Http:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+async def _check_permission(event: str, _: Mapping[str, Any]) -> None:
+    """Hold a request back. A process may have stood still since it began: while it waited for a connection, or
+    between the request's parts."""
+    asked = may_send.get()
+    parts = ("http11.send_request_headers.started", "http11.send_request_body.started")
+    if event in parts and asked is not None and not asked():
+        raise Revoked("this daemon no longer drives the engine")
 
 
 def _error(path: str, answer: httpx.Response) -> EngineError:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from scalesim_adapters.base import MemoryKind, Tier
 from scalesim_client.events import ClockKind
+from scalesim_daemon.fleet.lease import Phase
 from scalesim_daemon.plan import Action
 from scalesim_daemon.settings import RunMode
 
@@ -242,13 +243,26 @@ class MissingCapability(Answer):
     remedy: str
 
 
+class LeaseState(Answer):
+    """Who drives an engine, where several daemons could: `phase` is how this one stands to it, and `why_not` why it
+    does nothing there, null where it `holds` the engine. `holder` took it at `since` and acts under `token`, as last
+    heard; null where nobody is known to hold it."""
+
+    phase: Phase
+    holder: str | None
+    token: int | None
+    since: float | None
+    why_not: str | None
+
+
 class EngineState(Answer):
-    """One engine as the daemon sees it. `asleep` is whether its model was put to sleep, `known` whether its blocks can
-    be planned on. `lost_blocks` of agents' prefixes were evicted, `unpredicted` evictions took others than expected.
-    `shared` is whether it has lately served requests that nobody announced. `model_bytes` is what its model takes on
-    the device, null where that isn't set."""
+    """One engine as the daemon sees it. `lease` is null where it has the engine to itself. `asleep` is whether its
+    model was put to sleep, `known` whether its blocks can be planned on. `lost_blocks` of agents' prefixes were
+    evicted, `unpredicted` evictions took others than expected. `shared` is whether it has lately served requests that
+    nobody announced. `model_bytes` is what its model takes on the device, null where that isn't set."""
 
     name: str
+    lease: LeaseState | None
     reachable: bool
     unreachable_why: str | None
     known: bool

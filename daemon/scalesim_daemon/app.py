@@ -111,10 +111,12 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
             stack.callback(sidecar.broadcast.close)
         for engine in settings.engines:
             sidecar.drivers[engine.name] = connect_driver(sidecar, engine)
+        keeping = _open_fleet(stack, sidecar)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         sidecar.hub = Hub(sidecar)
         for part in (
             *mirroring,
+            *keeping,
             sidecar.hub.run(),
             keep_history(sidecar),
             feed.run(),
@@ -219,6 +221,25 @@ async def _follow_intents(sidecar: Sidecar, intents: Intents) -> None:
     sidecar.wake()
 
 
+def _open_fleet(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Coroutine[None, None, None]]:
+    """Return what keeps this daemon's leases, nothing where it has its engines to itself. What is entered later has
+    ended when the leases are handed over."""
+    settings = sidecar.settings
+    if not settings.fleet.enabled:
+        return ()
+    from scalesim_daemon.fleet.lease_keeper import Keeper
+    from scalesim_daemon.redis_client import open_client
+
+    redis = settings.redis
+    # Connections of its own: nothing else makes a renewal wait.
+    client = open_client(str(redis.url), cluster=redis.cluster, connect_seconds=1, answer_seconds=2)
+    stack.push_async_callback(client.aclose)
+    standby = [engine.name for engine in settings.engines if engine.standby]
+    sidecar.keeper = Keeper(client, settings.fleet, sidecar.drivers, standby, sidecar.wake)
+    stack.push_async_callback(sidecar.keeper.close)
+    return (sidecar.keeper.run(),)
+
+
 def connect_driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
     """Return the driver of one engine; it connects when it runs."""
     view = EngineView(engine.name, quiet_share=sidecar.settings.planner.quiet_share)
@@ -226,7 +247,12 @@ def connect_driver(sidecar: Sidecar, engine: EngineSettings) -> Driver:
     view.loras.host_places = engine.lora_host_places
     view.model_bytes = engine.model_bytes
     view.chunk_tokens = sidecar.settings.planner.chunk_tokens
-    return Driver(connect(engine), view, sidecar.population, sidecar.library, sidecar.wake, sidecar.record)
+    view.standby = engine.standby
+    fleet = sidecar.settings.fleet
+    sender = f"{fleet.name}-{engine.name}" if fleet.enabled else None
+    return Driver(
+        connect(engine, sender), view, sidecar.population, sidecar.library, sidecar.wake, sidecar.record
+    )
 
 
 class _Server(uvicorn.Server):

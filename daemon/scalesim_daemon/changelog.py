@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import structlog
 
+from scalesim_daemon.fleet import lease_clock
+from scalesim_daemon.fleet.lease import Lease, Phase
 from scalesim_daemon.gate import Stream
 from scalesim_daemon.plan import Action
 from scalesim_daemon.records import Record
@@ -35,6 +37,7 @@ class Changelog:
     def __init__(self) -> None:
         self._mode: RunMode | None = None
         self._engines: dict[str, _Engine] = {}
+        self._leases: dict[str, tuple[Phase, str]] = {}
         self._voices: dict[str, _Voice] = {}
 
     def note(
@@ -50,6 +53,8 @@ class Changelog:
             self._mode = mode
         for view in views:
             self._note_engine(view)
+            if view.lease is not None:
+                self._note_lease(view.name, view.lease)
         for source in self._voices.keys() - streams.keys():
             log.info("stream closed", source=source, simulation=self._voices.pop(source).stream.simulation)
         for source, (stream, stale) in streams.items():
@@ -101,6 +106,18 @@ class Changelog:
             log.info("engine's cache is known", engine=view.name, blocks=view.capacity)
         elif before.known and not now.known:
             log.warning("engine's cache is not known", engine=view.name, why=view.unknown_why)
+
+    def _note_lease(self, engine: str, lease: Lease) -> None:
+        now = lease_clock.now()
+        phase, holder = lease.phase(now), lease.held_by
+        if self._leases.get(engine) == (phase, holder):
+            return
+        self._leases[engine] = phase, holder
+        if phase is Phase.HOLDS:
+            log.info("engine is driven from here", engine=engine, token=lease.token)
+        else:
+            say = log.warning if phase is Phase.AWAY else log.info
+            say("engine is not driven from here", engine=engine, why=lease.why_not(now))
 
     def _say_found(self, view: EngineView) -> None:
         assert view.info is not None

@@ -20,10 +20,13 @@ from scalesim_adapters.base import (
     EngineUnavailable,
     MemoryKind,
     NotFound,
+    Revoked,
     Unsupported,
 )
+from scalesim_adapters.http import may_send
 from scalesim_daemon.acts import Acts
 from scalesim_daemon.backoff import Backoff
+from scalesim_daemon.fleet import lease_clock
 from scalesim_daemon.loras import LoraLibrary, NoRoom
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
@@ -81,6 +84,7 @@ class Driver:
         self._heard = asyncio.Event()
         self._used = asyncio.Event()
         self._texts: set[asyncio.Task[None]] = set()
+        self._releases: set[asyncio.Task[None]] = set()
 
     # Keeping the view fresh
 
@@ -232,6 +236,30 @@ class Driver:
             self.view.tokenized(agent, memory, tokens)
             self._wake()
 
+    # Whether anything may be done
+
+    @property
+    def may_act(self) -> bool:
+        """Whether this daemon may act on the engine now."""
+        return self.view.driven
+
+    @property
+    def why_not(self) -> str | None:
+        """Return why this daemon may not act on the engine, None where it may."""
+        lease = self.view.lease
+        return None if lease is None else lease.why_not(lease_clock.now())
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything of ours is under way."""
+        return bool(self._tracks or self._releases)
+
+    def let_go(self, why: str) -> None:
+        """Cut off all that is under way: another daemon is about to act."""
+        for task in (*(task for _, task in self._tracks.values()), *self._releases):
+            if not task.cancelling():
+                task.cancel(why)
+
     # Carrying out a plan
 
     @property
@@ -243,13 +271,15 @@ class Driver:
         """Whether a LoRA is being brought, or is `planned` to be registered and not put off."""
         if any(step.kind is MemoryKind.LORA and step.key == lora for step in self.in_flight):
             return True
+        if not self.may_act:
+            return False
         now = monotonic()
         registering = (step for step in planned if step.action is Action.REGISTER and step.key == lora)
         return any(not self._backoff.holds(step, now) for step in registering)
 
     def pursue(self, blocks: Sequence[Step], loras: Sequence[Step], announced: int) -> None:
         """Start what of the plan may start now, while `announced` invocations are being served."""
-        if "model" in self._tracks:
+        if "model" in self._tracks or not self.may_act:
             return
         self._start_first("names", [step for step in loras if step.action is Action.REGISTER])
         self._start_first("files", [step for step in loras if step.action in (Action.STAGE, Action.UNSTAGE)])
@@ -282,8 +312,19 @@ class Driver:
 
     def move_model(self, step: Step) -> None:
         """Wake the model or put it to sleep, where nothing else of ours is under way."""
-        if not self._tracks:
+        if not self._tracks and self.may_act:
             self._start_first("model", [step])
+
+    def release(self, lora: str) -> None:
+        """Drop the engine's name for a LoRA that no agent has any more."""
+        if self.may_act:
+            task = asyncio.create_task(self._release(lora))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+
+    async def _release(self, lora: str) -> None:
+        self._ask_before_sending()
+        await self.acts.release_lora(lora)
 
     def _takes_no_slot(self, step: Step) -> bool:
         """Whether a request of the agent displaces no LoRA: which LoRAs are in slots is the LoRA plan's to say."""
@@ -329,18 +370,28 @@ class Driver:
             self._failed(step, task.exception())
         self._wake()
 
+    def _ask_before_sending(self) -> None:
+        """Let this task's requests be held back once the lease is over, however long the process stood still."""
+        if self.view.lease is not None:
+            may_send.set(lambda: self.may_act)
+
     async def _perform(self, track: str, step: Step) -> None:
         started = monotonic()
+        token = None if self.view.lease is None else self.view.lease.token
         result, computed = "done", 0
         try:
             if track == "engine" and self.view.quiet.shared(started):
                 if not await self._still_quiet():
                     return
                 started = monotonic()
+            self._ask_before_sending()
             computed = await self.acts.perform(step)
             self._backoff.forget(step)
         except asyncio.CancelledError as cancelled:
             result = f"cancelled: {cancelled.args[0] if cancelled.args else 'stopping'}"
+            self.view.ledger.cancelled += 1
+        except Revoked as error:
+            result = f"cancelled: {error}"
             self.view.ledger.cancelled += 1
         except (Busy, CapacityExceeded, NoRoom) as error:
             # Nothing is wrong: the memory is in use, and what is planned next knows that.
@@ -356,7 +407,7 @@ class Driver:
             self.view.took(step, seconds)
             if step.action is Action.LOAD:
                 self.view.ledger.brought(step)
-        record = Record(time(), self.view.name, step, result, seconds, computed)
+        record = Record(time(), self.view.name, step, result, seconds, computed, token)
         self.records.append(record)
         self._record(record)
         if result == "done" and step.kind is MemoryKind.PREFIX_KV:
@@ -392,7 +443,7 @@ class Driver:
             self.view.loras.forgotten(step.key)
 
     async def _stop(self) -> None:
-        tasks = [task for _, task in self._tracks.values()] + list(self._texts)
+        tasks = [task for _, task in self._tracks.values()] + [*self._texts, *self._releases]
         for task in tasks:
             task.cancel("stopping")
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -38,9 +38,11 @@ from scalesim_daemon.settings import RunMode, Settings
 from scalesim_daemon.snapshot import Ranking, block_cache, follow, lora_cache, model_cache
 from scalesim_daemon.timings import Timings
 from scalesim_daemon.tracing import Traces
+from scalesim_daemon.view import EngineView
 
 if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in Redis its client isn't loaded.
     from scalesim_daemon.admin.stream import Hub
+    from scalesim_daemon.fleet.lease_keeper import Keeper
     from scalesim_daemon.fleet.shared import Shared
     from scalesim_daemon.intents import Intents
     from scalesim_daemon.store import Mirror
@@ -76,6 +78,7 @@ class Sidecar:
     broadcast: Broadcast | None = None
     recorder: Recorder | None = None
     intents: Intents | None = None
+    keeper: Keeper | None = None
     operations: Operations = field(default_factory=Operations)
     homes: Homes = field(default_factory=Homes)
     shared: Shared | None = None
@@ -195,20 +198,20 @@ class Sidecar:
         self.changelog.acted(record)
         if self.traces is not None:
             self.traces.step(record)
-        if self.mirror is None:
-            return
-        self.mirror.decision(
-            {
-                "at": record.at,
-                "daemon": self.settings.fleet.name,
-                "engine": record.engine,
-                "action": record.step.action.value,
-                "kind": record.step.kind.value,
-                "key": record.step.key,
-                "reason": record.step.reason,
-                "result": record.result,
-            }
-        )
+        told = {
+            "at": record.at,
+            "daemon": self.settings.fleet.name,
+            "engine": record.engine,
+            "action": record.step.action.value,
+            "kind": record.step.kind.value,
+            "key": record.step.key,
+            "reason": record.step.reason,
+            "result": record.result,
+        }
+        if self.keeper is not None:
+            self.keeper.decided(record, told)
+        elif self.mirror is not None:
+            self.mirror.decision(told)
 
     def _tell_engines(self, changes: Changes) -> None:
         bound = list(self._memories(changes.bound))
@@ -229,7 +232,7 @@ class Sidecar:
             for key, memory in bound:
                 driver.bind(key, memory)
             for lora in unused:
-                self._start(driver.acts.release_lora(lora))
+                driver.release(lora)
             for key in changes.started:
                 agent = self.population.agents.get(key)
                 if agent is not None and self._may_serve(name, key):
@@ -349,10 +352,8 @@ class Sidecar:
             orders = Orders(asked, self.population, pins)
             first = ranking.with_pins(orders.first(MemoryKind.PREFIX_KV))
             cache = block_cache(driver.view, first, partial(self.at_home, name), chunk)
-            links, free = self.library.inventory()
             first = ranking.with_pins(orders.first(MemoryKind.LORA))
-            at_home = partial(self.at_home, name)
-            loras = plan_loras(lora_cache(driver.view, self.population, first, at_home, links, free))
+            loras = self._plan_loras(driver.view, first, partial(self.at_home, name))
             blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
             plans[name] = EnginePlan(
                 orders.applied(MemoryKind.PREFIX_KV, blocks, driver),
@@ -360,11 +361,18 @@ class Sidecar:
             )
         return plans
 
+    def _plan_loras(self, view: EngineView, first: Ranking, at_home: Callable[[str], bool]) -> Sequence[Step]:
+        if view.standby:
+            # Links to LoRAs and copies of them are of its own host.
+            return ()
+        return plan_loras(lora_cache(view, self.population, first, at_home, *self.library.inventory()))
+
     def _plan_models(self, ranking: Ranking) -> Sequence[Step]:
         budget = self.settings.models.budget_bytes
         if budget is None:
             return ()
-        views = {name: driver.view for name, driver in self.drivers.items()}
+        driven = ((name, driver) for name, driver in self.drivers.items() if driver.may_act)
+        views = {name: driver.view for name, driver in driven if not driver.view.standby}
         return plan_models(model_cache(views, self.population, ranking, self.at_home, budget))
 
     def _move_models(self) -> None:

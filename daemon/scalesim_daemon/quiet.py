@@ -80,6 +80,10 @@ class Quiet:
         self._excess = None
         self.pressure = None
 
+    def taken_over(self) -> None:
+        """Another daemon has driven the engine until now: its requests were no strangers'."""
+        self._excess, self._last_excess, self._foreign_at = None, 0, None
+
     def shared(self, wall: float) -> bool:
         """Whether the engine has lately served requests that nobody announced."""
         return self._foreign_at is not None and wall - self._foreign_at < MEMORY_SECONDS

@@ -13,6 +13,11 @@ from scalesim_estimators import Figures
 Reading = tuple[str, str, Callable[[EngineView], float | None]]
 ENGINE_GAUGES: tuple[Reading, ...] = (
     ("scalesim_engine_up", "Whether the engine answers.", lambda view: view.reachable),
+    (
+        "scalesim_engine_driven",
+        "Whether this daemon may act on the engine: it holds its lease, or has it to itself.",
+        lambda view: view.driven,
+    ),
     ("scalesim_engine_known", "Whether the engine's blocks are known.", lambda view: view.known),
     (
         "scalesim_blocks_capacity",
@@ -53,6 +58,16 @@ ENGINE_GAUGES: tuple[Reading, ...] = (
     ),
 )
 ENGINE_COUNTERS: tuple[Reading, ...] = (
+    (
+        "scalesim_leases_taken",
+        "How often this daemon took the engine's lease.",
+        lambda view: view.lease.taken if view.lease else None,
+    ),
+    (
+        "scalesim_leases_lost",
+        "How often the engine's lease was over before this daemon had given it away.",
+        lambda view: view.lease.lost if view.lease else None,
+    ),
     ("scalesim_engine_restarts", "Restarts of the engine.", lambda view: view.restarts),
     (
         "scalesim_blocks_lost",

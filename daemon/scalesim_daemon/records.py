@@ -9,7 +9,8 @@ from scalesim_daemon.plan import Step
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One step that was carried out, put off, or cancelled, or failed: what people read to learn why."""
+    """One step that was carried out, put off, or cancelled, or failed: what people read to learn why. `token` is that
+    of the lease it went by, None where there is none."""
 
     at: float
     engine: str
@@ -17,6 +18,7 @@ class Record:
     result: str
     seconds: float
     computed: int
+    token: int | None = None
 
     @property
     def outcome(self) -> str:

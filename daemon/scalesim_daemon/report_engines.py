@@ -15,6 +15,7 @@ from scalesim_daemon.api_models import (
     Engines,
     EngineState,
     HostTierState,
+    LeaseState,
     LedgerState,
     LoraState,
     MissingCapability,
@@ -25,6 +26,8 @@ from scalesim_daemon.api_models import (
     Sources,
     SourceState,
 )
+from scalesim_daemon.fleet import lease_clock
+from scalesim_daemon.fleet.lease import Lease
 from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.loop import EnginePlan, Sidecar
 from scalesim_daemon.settings import HostTierSettings
@@ -109,6 +112,7 @@ def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
     info, tree, loras = view.info, view.tree, view.loras
     return EngineState(
         name=view.name,
+        lease=None if view.lease is None else _lease(view.lease),
         reachable=view.reachable,
         unreachable_why=view.error,
         known=view.known,
@@ -136,7 +140,7 @@ def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
         ),
         host_tier=None if tier is None else _host_tier(tier.segment),
         pressure=None if view.quiet.pressure is None else PressureState.model_validate(view.quiet.pressure),
-        shared=view.quiet.shared(monotonic()),
+        shared=view.driven and view.quiet.shared(monotonic()),
         model_bytes=view.model_bytes,
         lost_blocks=view.lost_blocks,
         unpredicted=tree.unpredicted if tree is not None else 0,
@@ -146,6 +150,17 @@ def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
         },
         missing=[MissingCapability.model_validate(missing) for missing in (info.missing if info else ())],
         ledger=LedgerState(**_sums([view.ledger])),
+    )
+
+
+def _lease(lease: Lease) -> LeaseState:
+    now, known = lease_clock.now(), lease.holder if lease.held_by else None
+    return LeaseState(
+        phase=lease.phase(now),
+        holder=lease.held_by or None,
+        token=known.token if known else None,
+        since=known.since if known else None,
+        why_not=lease.why_not(now),
     )
 
 

@@ -13,11 +13,12 @@ log = structlog.get_logger(__name__)
 
 
 def provide_segments(engines: Iterable[EngineSettings]) -> None:
-    """Make the segments that aren't there, fully allocated. One that an engine holds is left alone, and so is the
-    content of one that has its size. Raises `ConfigError` where one can't be had, with the remedy."""
+    """Make the segments of this host's engines that aren't there, fully allocated. One that an engine holds is left
+    alone, and so is the content of one that has its size. Raises `ConfigError` where one can't be had, with the
+    remedy."""
     for engine in engines:
         tier = engine.host_tier
-        if tier is None:
+        if tier is None or engine.standby:
             continue
         try:
             provide(tier.segment, tier.bytes)

@@ -20,6 +20,8 @@ from scalesim_adapters.base import (
     Stored,
 )
 from scalesim_daemon.blocks import BlockTree
+from scalesim_daemon.fleet import lease_clock
+from scalesim_daemon.fleet.lease import Lease
 from scalesim_daemon.ledger import Ledger
 from scalesim_daemon.loadtimes import LoadTimes
 from scalesim_daemon.nearness import Nearness
@@ -83,11 +85,14 @@ class LoraPlaces:
 
 
 class EngineView:
-    """One engine as seen from here. `info` is None while the engine can't be reached; `known` is False while
-    events are missing, and then nothing is planned for its blocks."""
+    """One engine as seen from here. `lease` is None where no other daemon may drive it; `standby`: it is another
+    daemon's, on another host. `info` is None while the engine can't be reached; `known` is False while events are
+    missing, and then nothing is planned for its blocks."""
 
     def __init__(self, name: str, *, quiet_share: float) -> None:
         self.name = name
+        self.lease: Lease | None = None
+        self.standby = False
         self.info: EngineInfo | None = None
         self.error: str | None = NOT_ASKED
         self.known = False
@@ -173,6 +178,11 @@ class EngineView:
         news = self.error is None
         self.error = why
         return news
+
+    @property
+    def driven(self) -> bool:
+        """Whether this daemon may act on the engine now."""
+        return self.lease is None or self.lease.may_act(lease_clock.now())
 
     @property
     def asked(self) -> bool:

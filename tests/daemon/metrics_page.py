@@ -15,6 +15,7 @@ from time import time
 from prometheus_client.core import Metric
 
 from scalesim_adapters.base import MemoryKind, Pressure
+from scalesim_daemon.fleet.lease import Lease, Terms
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.metrics import build_registry
 from scalesim_daemon.plan import Action, Step
@@ -28,7 +29,7 @@ BEGIN, END = "<!-- metrics: written by `make metrics` -->", "<!-- end of metrics
 
 # By what a name starts with; the first that fits.
 SUBJECTS = {
-    "Engines": ("scalesim_engine", "scalesim_invocations_total"),
+    "Engines": ("scalesim_engine", "scalesim_invocations_total", "scalesim_leases"),
     "Memory and its budgets": (
         *(
             "scalesim_blocks",
@@ -67,6 +68,7 @@ def busy_sidecar(folder: Path) -> Sidecar:
     sidecar.recorder.close()
     view = add_engine(sidecar, "one", replace(INFO, device_blocks=16)).view
     sidecar.gateway_url = "http://127.0.0.1:8800"
+    view.lease = Lease("here/1", Terms.of(5.0))
     view.model_bytes = 5
     view.measured(Pressure(1, 0, 7), 0, 0.0)
     for agent in ("secretagent", "another"):

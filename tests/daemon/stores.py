@@ -63,13 +63,13 @@ class External:
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(server_binary(), "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""),
+            *(server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
             stdout=asyncio.subprocess.DEVNULL,
         )
         await answering(self.url)

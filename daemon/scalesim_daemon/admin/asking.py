@@ -130,6 +130,9 @@ def _present(driver: Driver, order: Order) -> bool:
 
 
 def _start(sidecar: Sidecar, action: Action, order: Order, engine: str) -> Operation:
+    why = sidecar.drivers[engine].why_not
+    if why is not None:
+        raise NotNow(f"{engine}: {why}")
     operation = sidecar.operations.start(action, order.kind, order.key, engine, time(), order.within)
     sidecar.wake()
     return operation

@@ -120,6 +120,8 @@ def _stands_still(driver: Driver, mode: RunMode) -> str | None:
         return f"the mode is {mode}, in which nothing is moved"
     if not driver.view.reachable:
         return f"the engine does not answer: {driver.view.error}"
+    if (why := driver.why_not) is not None:
+        return why
     return "the engine's model sleeps" if driver.view.asleep else None
 
 

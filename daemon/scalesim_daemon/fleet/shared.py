@@ -81,7 +81,8 @@ class Shared:
 
     def drives(self, engine: str) -> bool:
         """Whether this daemon drives an engine."""
-        return engine in self._sidecar.drivers
+        driver = self._sidecar.drivers.get(engine)
+        return driver is not None and driver.may_act
 
     def is_own(self, key: str) -> bool:
         """Whether a source here speaks of an agent."""

@@ -152,6 +152,8 @@ def engine_state(engine: EngineState) -> str:
     """Whether an engine can be worked with."""
     if not engine.reachable:
         return f"down: {engine.unreachable_why}"
+    if engine.lease is not None and engine.lease.why_not is not None:
+        return f"up, {engine.lease.why_not}"
     if engine.asleep:
         return "up, asleep"
     return "up" if engine.known else f"up, blocks unknown: {engine.unknown_why}"

@@ -32,10 +32,17 @@ function Engine({ engine }) {
     <header>
       <h3>${engine.name}</h3>
       <span class="tag ${state.mood}">${state.name}</span>
+      ${engine.lease && html`<span class="tag ${engine.lease.phase === "holds" ? "good" : "warn"}">
+        ${engine.lease.phase === "holds" ? "driven from here" : `held by ${engine.lease.holder ?? "nobody"}`}
+      </span>`}
       ${engine.shared && html`<span class="tag warn">shared with strangers</span>`}
       <span class="note push">${[engine.engine, engine.version].filter(Boolean).join(" ")}</span>
     </header>
     ${!engine.reachable && html`<p class="note warn">${engine.unreachable_why}</p>`}
+    ${engine.lease?.why_not && html`<p class="note warn">Nothing is done here: ${engine.lease.why_not}.</p>`}
+    ${engine.lease?.phase === "holds" && html`<p class="note">
+      By token ${engine.lease.token}, since ${new Date(1000 * engine.lease.since).toLocaleString()}.
+    </p>`}
     ${engine.reachable &&
     !engine.known &&
     html`<p class="note warn">Its blocks are not planned on: ${engine.unknown_why}</p>`}
