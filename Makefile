@@ -15,7 +15,7 @@ SOURCES := client estimators adapters daemon bench examples tests
 # Under `make -j` these come one after the other: what writes beside the sources, and the models, which are made once.
 ALONE := flock Makefile
 
-.PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results clean
+.PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results bench-scale clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard test-fleet compose-test
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
@@ -64,8 +64,9 @@ bench-policy: setup    ## misses of eviction policies, and the gain on simulated
 	$(BIN)/python -m bench.policy --out docs/results/policy.json $(if $(SCALE),--scale) $(if $(TRAFFIC),--traffic $(TRAFFIC))
 	$(BIN)/python -m bench.results
 
-results: setup         ## docs/results.md and its plots, from the figures that the benchmarks left there
+results: setup         ## docs/results.md, the figures of docs/scale.md, and plots, from what the benchmarks left there
 	$(BIN)/python -m bench.results
+	$(BIN)/python -m bench.scale.page
 
 demo:                  ## a village on a real vLLM, alone and with the sidecar; STEPS, TRACE, ENGINE, SEED, PACE
 	$(PYTHON) -m bench.demo.preflight $(if $(ENGINE),--engine $(ENGINE))
@@ -84,6 +85,10 @@ bench-gateway: setup   ## what the gateway adds to 200 streams of 10 chunks a se
 bench-daemon: setup    ## throughput, latency and memory of the daemon, as ratios to bare loops; ROUNDS, SEED, PARTS
 	$(BIN)/python -m bench.daemon $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(PARTS),--parts $(PARTS)) $(if $(PARTS),,--out docs/results/daemon.json)
+
+bench-scale: setup     ## unit costs of Redis and the daemon, from which docs/scale.md is calculated; ROUNDS, SEED
+	$(BIN)/python -m bench.scale.measure --out docs/results/scale.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m bench.scale.page >&2
 
 BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(TRAFFIC),--traffic $(TRAFFIC)) $(if $(CLASSES),--classes $(CLASSES))

@@ -1,4 +1,5 @@
-"""`python -m bench.look`: what it costs a daemon to tell a live stream what changes, and to list what there is.
+"""`python -m bench.look`: what it costs a daemon to tell a live stream what changes, to list what there is, and to read
+the largest messages that are made to cost as much as they can.
 
 Every agent has a due, and a prefix of 16 blocks on the device of the one engine. A look is made after nothing has
 changed, after all dues have, and for a client that hears everything. The loop is `held` for as long as a turn of it
@@ -13,6 +14,7 @@ import asyncio
 import tempfile
 from array import array
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -24,7 +26,8 @@ from rich.table import Table
 from scalesim_adapters.base import Capability, Cleared, EngineInfo, MemoryKind, Stored, Tier
 from scalesim_adapters.vllm.adapter import VllmAdapter
 from scalesim_daemon.admin.stream import Client, Hub
-from scalesim_daemon.api_queries import AgentsQuery, ItemsQuery
+from scalesim_daemon.api_queries import AgentOrder, AgentsQuery, ItemsQuery
+from scalesim_daemon.door import MalformedMessage, events_in
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
@@ -48,7 +51,7 @@ def main() -> None:
     for agents in given.agents:
         with tempfile.TemporaryDirectory(prefix="look-") as folder:
             sidecar = _busy(agents, Path(folder))
-            for what, seconds, held, told in (*asyncio.run(_looks(sidecar, agents)), *_pages(sidecar)):
+            for what, seconds, held, told in asyncio.run(_rows(sidecar, agents)):
                 table.add_row(
                     f"{agents:,}",
                     what,
@@ -57,7 +60,13 @@ def main() -> None:
                     f"{told / 1024:,.0f}" if told else "",
                 )
             sidecar.library.close()
+    for what, seconds in _largest_messages():
+        table.add_row("", what, f"{seconds * 1000:.1f}", f"{seconds * 1000:.1f}", "")
     Console().print(table)
+
+
+async def _rows(sidecar: Sidecar, agents: int) -> list[tuple[str, float, float, int]]:
+    return [*await _looks(sidecar, agents), *await _pages(sidecar)]
 
 
 async def _looks(sidecar: Sidecar, agents: int) -> list[tuple[str, float, float, int]]:
@@ -108,19 +117,44 @@ async def _timed(work: Coroutine[Any, Any, None]) -> tuple[float, float]:
     return last - began, held
 
 
-def _pages(sidecar: Sidecar) -> Iterator[tuple[str, float, float, int]]:
-    """Time what the API lists in one turn."""
-    pages: dict[str, Callable[[], Any]] = {
+async def _pages(sidecar: Sidecar) -> list[tuple[str, float, float, int]]:
+    """Time what the API lists."""
+    last = max(sidecar.population.agents)
+    pages: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
         "/v1/agents, the nearest 100": lambda: agents_page(sidecar, AgentsQuery()),
+        "/v1/agents, the last 100": lambda: agents_page(
+            sidecar, AgentsQuery(offset=len(sidecar.population.agents) - 100)
+        ),
+        "/v1/agents, by key, after one": lambda: agents_page(
+            sidecar, AgentsQuery(sort=AgentOrder.KEY, after=last[:-1])
+        ),
         "/v1/items, the nearest 100": lambda: items_page(sidecar, ItemsQuery()),
     }
+    rows = []
     for what, page in pages.items():
+        times = [await _timed(page()) for _ in range(LOOKS)]
+        rows.append((what, median(seconds for seconds, _ in times), median(held for _, held in times), 0))
+    return rows
+
+
+def _largest_messages() -> Iterator[tuple[str, float]]:
+    """Time how long about 4 MiB are decoded, or looked at and refused."""
+    head, end = b'[0,[{"type":"x","x":[', b"]}]]"
+    nested = b"\x92\x00\x91\x82\xa4type\xa1x\xa1x\xdd" + (520_000).to_bytes(4, "big")
+    bodies = {
+        "JSON, arrays": head + b",".join(240_000 * [b"[[[[[[[[]]]]]]]]"]) + end,
+        "JSON, numbers": head + b",".join(690_000 * [b"1e300"]) + end,
+        "JSON, keys": head + b"{" + b",".join(b'"%07x":0' % key for key in range(340_000)) + b"}" + end,
+        "msgpack, arrays": nested + 520_000 * (7 * b"\x91" + b"\x90"),
+    }
+    for what, body in bodies.items():
         times = []
         for _ in range(LOOKS):
             began = process_time()
-            page()
+            with suppress(MalformedMessage):
+                events_in(body)
             times.append(process_time() - began)
-        yield what, median(times), median(times), 0
+        yield f"4 MiB: {what}", median(times)
 
 
 def _busy(agents: int, folder: Path) -> Sidecar:

@@ -50,7 +50,9 @@ def main() -> None:
         help="a file for the JSON, beside the engine's figures if there are any",
     )
     parser.add_argument(
-        "--scale", action="store_true", help="also 10,000 and 100,000 agents, in scale.json: 10 minutes more"
+        "--scale",
+        action="store_true",
+        help="also 10,000 and 100,000 agents, in largest.json: 10 minutes more",
     )
     parser.add_argument(
         "--traffic",
@@ -92,7 +94,7 @@ def main() -> None:
         if given.scale:
             largest = sweep_agents(LARGEST, pool, _tick)
             console.print(sweep_table("how many there are", largest))
-            _write(given.out.with_name("scale.json"), {"agents": largest})
+            _write(given.out.with_name("largest.json"), {"agents": largest})
 
 
 def equal_rows(seed: int) -> Iterator[dict[str, Any]]:

@@ -69,7 +69,7 @@ def load(folder: Path) -> Files:
     return Files(
         _result(folder / "engine-vllm.json"),
         _read(folder / "policy.json"),
-        _read(folder / "scale.json"),
+        _read(folder / "largest.json"),
         _result(folder / "engine-sglang.json"),
     )
 

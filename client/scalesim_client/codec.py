@@ -7,9 +7,11 @@ seconds since the epoch, an event a map with `type`. The first byte of a payload
 
 from __future__ import annotations
 
+import gc
 import json as jsonlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NoReturn
 
 import msgpack
@@ -24,10 +26,12 @@ from scalesim_client.events import (
 
 MAX_ARRAY_ITEMS = 2**20
 MAX_MAP_ITEMS = 2**10
+MAX_JSON_OPENINGS = 2**18
 MAX_SEQ = 2**64 - 1
 _SEQ_BYTES = 8
 _NUMBERS = (int, float)
 _MSGPACK_ARRAYS = frozenset((0x92, 0xDC, 0xDD))
+_LARGE = 2**16
 
 
 def encode(ts: float, events: Iterable[Event | Mapping[str, Any]], *, json: bool = False) -> bytes:
@@ -55,12 +59,11 @@ def decode(payload: bytes) -> tuple[float, list[Any]]:
     Raises `ValueError` for anything that isn't `[ts, [...]]` within the limits.
     """
     _check_size(payload)
-    if payload[:1] == b"[":
-        value = _decode_json(payload)
-    elif payload and payload[0] in _MSGPACK_ARRAYS:
-        value = _decode_msgpack(payload)
+    if len(payload) > _LARGE:
+        with _collecting_later():
+            value = _decode_any(payload)
     else:
-        raise ValueError("a payload must be a JSON or msgpack array")
+        value = _decode_any(payload)
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError("a payload must be [ts, [event, ...]]")
     ts, events = value
@@ -152,7 +155,31 @@ def _array(packed: Sequence[bytes]) -> bytes:
     return header + b"".join(packed)
 
 
+def _decode_any(payload: bytes) -> Any:
+    if payload[:1] == b"[":
+        return _decode_json(payload)
+    if payload and payload[0] in _MSGPACK_ARRAYS:
+        return _decode_msgpack(payload)
+    raise ValueError("a payload must be a JSON or msgpack array")
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Of what is made of a message nothing is garbage yet: to look through all of it for some, over and over while it
+    becomes more, takes longer than to make it."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def _decode_json(payload: bytes) -> Any:
+    openings = payload.count(b"[") + payload.count(b"{")
+    if openings > MAX_JSON_OPENINGS:
+        raise ValueError(f"a message holds at most {MAX_JSON_OPENINGS} '[' and '{{' in JSON, got {openings}")
     try:
         text = payload.decode()
         value = jsonlib.loads(text, parse_constant=_refuse_constant)

@@ -1,6 +1,7 @@
 """The REST API over one sidecar: what it knows, what it does and why, and the HTTP door of the feed.
 
-Handlers are coroutines that never wait while they read: all of the sidecar's state belongs to its event loop.
+Handlers are coroutines on the sidecar's event loop, to which all of its state belongs. They don't wait while they read,
+but for lists of all agents and items, which are read in turns with everything else.
 """
 
 from __future__ import annotations
@@ -197,8 +198,9 @@ def _add_events(api: FastAPI, sidecar: Sidecar) -> None:
 def _add_reports(api: FastAPI, sidecar: Sidecar) -> None:
     @api.get("/v1/agents", tags=["reports"])
     async def agents(query: Annotated[AgentsQuery, Query()]) -> AgentsPage:
-        """The agents, the next to call first."""
-        return report_agents.agents_page(sidecar, query)
+        """The agents, the next to call first. Sorted by key, those `after` the last of a page are the next page, in
+        which none is missing and none is told again, whatever changes meanwhile."""
+        return await report_agents.agents_page(sidecar, query)
 
     @api.get("/v1/agents/{simulation}/{agent:any_id}", tags=["reports"], responses=_problems(404))
     async def agent(simulation: str, agent: str) -> AgentDetail:
@@ -212,8 +214,9 @@ def _add_reports(api: FastAPI, sidecar: Sidecar) -> None:
 
     @api.get("/v1/items", tags=["reports"])
     async def items(query: Annotated[ItemsQuery, Query()]) -> ItemsPage:
-        """Memory items on each engine: prefixes of agents, and LoRAs, the next to be used first."""
-        return report_items.items_page(sidecar, query)
+        """Memory items on each engine: prefixes of agents, and LoRAs, the next to be used first. `after` as for agents,
+        where items of one engine are asked for."""
+        return await report_items.items_page(sidecar, query)
 
     @api.get("/v1/decisions", tags=["reports"])
     async def decisions(query: Annotated[DecisionsQuery, Query()]) -> DecisionsPage:

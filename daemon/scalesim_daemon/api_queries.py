@@ -33,9 +33,11 @@ class AgentOrder(StrEnum):
 
 class AgentsQuery(Paged):
     """Which agents: of one simulation, with `text` in their key, known on one engine, with memory in a tier, pinned or
-    not, with requests under way or without."""
+    not, with requests under way or without; those whose key comes `after` another: sorted by key, the last key of a
+    page leads to the next one, and none is left out or told twice, whatever changes meanwhile."""
 
     simulation: str | None = None
+    after: str | None = None
     text: str | None = None
     engine: str | None = None
     tier: Tier | None = None
@@ -53,8 +55,10 @@ class ItemOrder(StrEnum):
 
 
 class ItemsQuery(Paged):
-    """Which items: of a kind, on an engine, with `text` in their key, in a tier, and so resident."""
+    """Which items: of a kind, on an engine, with `text` in their key, in a tier, and so resident; those whose key comes
+    `after` another: of one engine, sorted by key, the last key of a page leads to the next one."""
 
+    after: str | None = None
     kind: MemoryKind | None = None
     engine: str | None = None
     text: str | None = None

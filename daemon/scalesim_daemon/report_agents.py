@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from time import time
-from typing import Any
 
 from scalesim_adapters.base import MemoryKind, Tier
 from scalesim_daemon.api_models import (
@@ -26,6 +24,7 @@ from scalesim_daemon.api_queries import AgentOrder, AgentsQuery
 from scalesim_daemon.board import Due
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.loop import Sidecar, items_of
+from scalesim_daemon.paging import First, in_turns
 from scalesim_daemon.plan import Action
 from scalesim_daemon.population import Memory
 from scalesim_daemon.records import Record
@@ -40,18 +39,26 @@ class UnknownAgent(LookupError):
     """No simulation has spoken of the agent, and no engine has served it."""
 
 
-def agents_page(sidecar: Sidecar, query: AgentsQuery) -> AgentsPage:
-    """Return a page of the agents that the query means."""
-    known = sidecar.population.agents.keys() | sidecar.population.board.agents()
-    keys = list(filter(_meant(sidecar, query), known))
-    end = query.offset + query.limit
-    if query.descending:
-        ordered = sorted(sorted(keys), key=_order(sidecar, query.sort), reverse=True)[:end]
-    else:
-        order = _order(sidecar, query.sort)
-        ordered = heapq.nsmallest(end, keys, key=lambda key: (order(key), key))
-    agents = [_summary(sidecar, key) for key in ordered[query.offset :]]
-    return AgentsPage(total=len(keys), offset=query.offset, limit=query.limit, agents=agents)
+async def agents_page(sidecar: Sidecar, query: AgentsQuery) -> AgentsPage:
+    """Return a page of the agents that the query means. Others get their turns while they are looked at."""
+    meant, rank = _meant(sidecar, query), _rank(sidecar, query)
+    by_key = query.sort is AgentOrder.KEY
+    first: First[tuple[float, str]] = First(
+        query.offset + query.limit, descending=by_key and query.descending
+    )
+    total = 0
+    async for batch in in_turns(known_agents(sidecar)):
+        found = [(rank(key), key) for key in batch if meant(key)]
+        total += len(found)
+        first.add(found)
+    agents = [_summary(sidecar, key) for _, key in first.ordered()[query.offset :]]
+    return AgentsPage(total=total, offset=query.offset, limit=query.limit, agents=agents)
+
+
+def known_agents(sidecar: Sidecar) -> Iterator[str]:
+    """Return all agents that are known now, whatever changes meanwhile."""
+    agents, due = sidecar.population.agents.copy(), list(sidecar.population.board.agents())
+    return chain(agents, (key for key in due if key not in agents))
 
 
 def _meant(sidecar: Sidecar, query: AgentsQuery) -> Callable[[str], bool]:
@@ -63,6 +70,7 @@ def _meant(sidecar: Sidecar, query: AgentsQuery) -> Callable[[str], bool]:
         memory = agent.memory if agent is not None else None
         return (
             (query.simulation is None or key.startswith(f"{query.simulation}/"))
+            and (query.after is None or key > query.after)
             and (query.text or "") in key
             and (query.pinned is None or query.pinned is (key in pins))
             and (query.in_flight is None or query.in_flight is (agent is not None and agent.in_flight > 0))
@@ -76,23 +84,24 @@ def _meant(sidecar: Sidecar, query: AgentsQuery) -> Callable[[str], bool]:
     return meant
 
 
-def _order(sidecar: Sidecar, order: AgentOrder) -> Callable[[str], Any]:
-    board = sidecar.population.board
+def _rank(sidecar: Sidecar, query: AgentsQuery) -> Callable[[str], float]:
+    """Return by what agents are sorted, equals by key: the smallest comes first."""
+    board, sign = sidecar.population.board, -1 if query.descending else 1
 
     def confidence(key: str) -> float:
         due = board.get(key)
-        return 0.0 if due is None else due.estimate.confidence
+        return 0.0 if due is None else sign * due.estimate.confidence
 
-    def resident(key: str) -> int:
-        return sum(prefix.resident_blocks for prefix in _prefixes(sidecar, key).values())
+    def resident(key: str) -> float:
+        return sign * sum(prefix.resident_blocks for prefix in _prefixes(sidecar, key).values())
 
-    orders: dict[AgentOrder, Callable[[str], Any]] = {
-        AgentOrder.DISTANCE: board.seconds,
-        AgentOrder.KEY: str,
+    ranks: dict[AgentOrder, Callable[[str], float]] = {
+        AgentOrder.DISTANCE: lambda key: sign * board.seconds(key),
+        AgentOrder.KEY: lambda _: 0.0,
         AgentOrder.CONFIDENCE: confidence,
         AgentOrder.RESIDENT: resident,
     }
-    return orders[order]
+    return ranks[query.sort]
 
 
 def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NamedTuple
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.api_models import Decision, Place
 from scalesim_daemon.api_queries import DecisionsPage, DecisionsQuery, Item, ItemOrder, ItemsPage, ItemsQuery
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.paging import First, in_turns
 from scalesim_daemon.records import Record
-from scalesim_daemon.report_agents import Links, lora_place, prefix_place
+from scalesim_daemon.report_agents import Links, known_agents, lora_place, prefix_place
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
+class _Listed(NamedTuple):
     """An item before it is looked at closely: of most that are known, one page is asked for."""
 
-    kind: MemoryKind
     key: str
     engine: str
+    kind: MemoryKind
     agents: int
     seconds: float
 
 
-def items_page(sidecar: Sidecar, query: ItemsQuery) -> ItemsPage:
-    """Return a page of the items that the query means."""
+async def items_page(sidecar: Sidecar, query: ItemsQuery) -> ItemsPage:
+    """Return a page of the items that the query means. Others get their turns while they are looked at."""
     links, _ = sidecar.library.inventory()
-    listed = [one for one in _listed(sidecar) if _meant(one, query)]
-    listed.sort(key=lambda one: (one.key, one.engine))
-    by_distance = query.sort is ItemOrder.DISTANCE
-    listed.sort(key=lambda one: one.seconds if by_distance else one.key, reverse=query.descending)
-    if query.tier is not None or query.residency is not None:
-        listed = [one for one in listed if _is_where(_place(sidecar, one, links), query)]
-    shown = listed[query.offset : query.offset + query.limit]
+    by_key = query.sort is ItemOrder.KEY
+    sign = -1 if query.descending else 1
+    first: First[tuple[float, _Listed]] = First(
+        query.offset + query.limit, descending=by_key and query.descending
+    )
+    total = 0
+    async for batch in _listed(sidecar):
+        found = [
+            (0.0 if by_key else sign * one.seconds, one)
+            for one in batch
+            if _meant(one, query) and _is_where(sidecar, one, links, query)
+        ]
+        total += len(found)
+        first.add(found)
     return ItemsPage(
-        total=len(listed),
+        total=total,
         offset=query.offset,
         limit=query.limit,
         items=[
@@ -45,7 +52,7 @@ def items_page(sidecar: Sidecar, query: ItemsQuery) -> ItemsPage:
                 agents=one.agents,
                 seconds=one.seconds if math.isfinite(one.seconds) else None,
             )
-            for one in shown
+            for _, one in first.ordered()[query.offset :]
         ],
     )
 
@@ -73,21 +80,27 @@ def decisions_page(sidecar: Sidecar, query: DecisionsQuery) -> DecisionsPage:
     )
 
 
-def _listed(sidecar: Sidecar) -> Iterator[_Listed]:
-    seconds = sidecar.population.board.seconds
-    loras: dict[str, list[str]] = {}
-    for agent in sidecar.population.agents.values():
-        if agent.memory is not None and agent.memory.lora_name is not None:
-            loras.setdefault(agent.memory.lora_name, []).append(agent.key)
-    keys = sidecar.population.agents.keys() | sidecar.population.board.agents()
-    nearest = {name: min(map(seconds, agents)) for name, agents in loras.items()}
+async def _listed(sidecar: Sidecar) -> AsyncIterator[Sequence[_Listed]]:
+    """Yield all items, each on each engine, some hundred at a time."""
+    async for keys in in_turns(known_agents(sidecar)):
+        yield [one for key in keys for one in _prefixes(sidecar, key)]
+    async for loras in in_turns(list(sidecar.population.loras)):
+        yield [one for name in loras for one in _lora(sidecar, name)]
+
+
+def _prefixes(sidecar: Sidecar, key: str) -> Iterator[_Listed]:
     for engine, driver in sidecar.drivers.items():
         tree = driver.view.tree
-        for key in keys if tree is not None else ():
-            if tree is not None and tree.prefix_blocks(key):
-                yield _Listed(MemoryKind.PREFIX_KV, key, engine, 1, seconds(key))
-        for name, agents in loras.items():
-            yield _Listed(MemoryKind.LORA, name, engine, len(agents), nearest[name])
+        if tree is not None and tree.prefix_blocks(key):
+            yield _Listed(key, engine, MemoryKind.PREFIX_KV, 1, sidecar.population.board.seconds(key))
+
+
+def _lora(sidecar: Sidecar, name: str) -> Iterator[_Listed]:
+    agents = sidecar.population.loras.get(name)
+    if agents:
+        nearest = min(map(sidecar.population.board.seconds, agents))
+        for engine in sidecar.drivers:
+            yield _Listed(name, engine, MemoryKind.LORA, len(agents), nearest)
 
 
 def _meant(one: _Listed, query: ItemsQuery) -> bool:
@@ -95,6 +108,7 @@ def _meant(one: _Listed, query: ItemsQuery) -> bool:
         query.kind in (None, one.kind)
         and query.engine in (None, one.engine)
         and (query.text or "") in one.key
+        and (query.after is None or one.key > query.after)
     )
 
 
@@ -104,5 +118,8 @@ def _place(sidecar: Sidecar, one: _Listed, links: Links) -> Place:
     return place or lora_place(one.engine, driver, one.key, links)
 
 
-def _is_where(place: Place, query: ItemsQuery) -> bool:
+def _is_where(sidecar: Sidecar, one: _Listed, links: Links, query: ItemsQuery) -> bool:
+    if query.tier is None and query.residency is None:
+        return True
+    place = _place(sidecar, one, links)
     return query.residency in (None, place.residency) and (query.tier is None or query.tier in place.tiers)

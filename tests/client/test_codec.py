@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import math
 import resource
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalesim_client.codec import (
+    MAX_JSON_OPENINGS,
     decode,
     encode,
     join_snapshot,
@@ -168,9 +170,10 @@ MALFORMED = {
     "events a map": (b"[1,{}]", "must be an array"),
     "json truncated": (b"[1,[", "malformed JSON"),
     "json NaN": (b"[NaN,[]]", "malformed JSON"),
-    "json nested too deep": (b"[" * 1_000_000, "malformed JSON"),
+    "json nested too deep": (b"[" * 100_000, "malformed JSON"),
     "json bad utf-8": (b'[1,["\xff"]]', "malformed JSON"),
     "json lone surrogate": (rb'[1,["\ud800"]]', "malformed JSON"),
+    "json of many arrays": (b"[1,[" + b"[]," * MAX_JSON_OPENINGS + b"0]]", "at most 262144 '\\['"),
     "json utf-16": ("[1,[]]".encode("utf-16-le"), "malformed JSON"),
     "too many events": (json.dumps([1, [{}] * 1001]).encode(), "at most 1000 events"),
     "too long": (b"[" + b" " * MAX_MESSAGE_BYTES, "at most 4194304 bytes"),
@@ -186,6 +189,28 @@ def test_malformed_payloads_are_refused(name: str) -> None:
 
 def test_one_odd_event_is_left_for_its_reader() -> None:
     assert decode(b'[1,[5,{"type":"x"}]]') == (1.0, [5, {"type": "x"}])
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("end", [b"]]", b"]"])
+def test_a_large_message_is_not_searched_for_garbage(collects: bool, end: bytes) -> None:
+    looks: list[str] = []
+    payload = b"[1,[" + b"[]," * 100_000 + b"0" + end
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        looks.append(phase)
+
+    gc.callbacks.append(note)
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="at most 1000 events" if end == b"]]" else "malformed JSON"):
+            decode(payload)
+        # One look may follow on what was made; while 100,000 arrays are made there would be a hundred.
+        assert len(looks) <= 2
+        assert gc.isenabled() is collects
+    finally:
+        gc.callbacks.remove(note)
+        gc.enable()
 
 
 def array_claiming(items: int) -> bytes:

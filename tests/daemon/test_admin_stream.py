@@ -15,6 +15,7 @@ import pytest
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_client import Publisher
+from scalesim_daemon import paging
 from scalesim_daemon.admin import stream
 from scalesim_daemon.admin.access import Role, Tokens
 from scalesim_daemon.admin.stream import Client, Hub
@@ -170,7 +171,7 @@ def test_what_waits_for_a_client_is_bounded_in_bytes(monkeypatch: pytest.MonkeyP
 
 def test_a_look_at_many_agents_lets_others_have_their_turn(sidecar: Sidecar) -> None:
     """Rows, and what each kind of client is told of them: some hundred at a time."""
-    count = 8 * stream.CHUNK
+    count = 8 * paging.CHUNK
     open_stream(sidecar)
     for start in range(0, count, 500):
         agents = range(start, start + 500)

@@ -25,14 +25,15 @@ from starlette.types import Receive, Scope, Send
 from scalesim_adapters.base import Tier
 from scalesim_daemon.api_models import ClockState, Decision
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.paging import in_turns
 from scalesim_daemon.records import Record
+from scalesim_daemon.report_agents import known_agents
 from scalesim_daemon.settings import RunMode
 
 LOOK_SECONDS = 0.25
 LARGEST_SHARE = 0.1
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": alive\n\n"
-CHUNK = 250
 MOST_CLIENTS = 32
 MOST_WAITING = 32
 MOST_WAITING_BYTES = 32 << 20
@@ -191,7 +192,7 @@ class Hub:
     async def _see(self) -> Seen:
         sidecar = self._sidecar
         rows: dict[str, Row] = {}
-        async for batch in _batches(_rows(sidecar)):
+        async for batch in in_turns(_rows(sidecar)):
             rows.update((row.key, row) for row in batch)
         clocks = {
             source: ClockState.model_validate(clock).model_dump(mode="json")
@@ -228,16 +229,8 @@ async def _snapshot(now: Seen) -> bytes:
 
 
 async def _encoded(rows: Iterable[Row]) -> bytes:
-    parts = [msgspec.json.encode(batch)[1:-1] async for batch in _batches(rows)]
+    parts = [msgspec.json.encode(batch)[1:-1] async for batch in in_turns(rows)]
     return b"[" + b",".join(parts) + b"]"
-
-
-async def _batches(rows: Iterable[Row]) -> AsyncIterator[Sequence[Row]]:
-    """Yield them some hundred at a time; whatever waits for the event loop gets its turn in between."""
-    left = iter(rows)
-    while batch := list(islice(left, CHUNK)):
-        yield batch
-        await asyncio.sleep(0)
 
 
 def _event(name: str, data: Any) -> bytes:
@@ -262,7 +255,7 @@ class EventStream(StreamingResponse):
 def _rows(sidecar: Sidecar) -> Iterator[Row]:
     board, agents, pins = sidecar.population.board, sidecar.population.agents, sidecar.pinned()
     links = sidecar.library.inventory()[0]
-    for key in agents.keys() | board.agents():
+    for key in known_agents(sidecar):
         agent, nearest = agents.get(key), board.nearest(key)
         due, source = None, None
         if nearest is not None and math.isfinite(nearest[1].distance):
