@@ -17,6 +17,7 @@ ALONE := flock Makefile
 
 .PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results bench-scale clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard test-fleet compose-test
+.PHONY: chaos test-chaos
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
 setup: $(VENV)/.done
@@ -52,6 +53,15 @@ audit: setup           ## known vulnerabilities of all that is pinned; needs a p
 
 fuzz: setup            ## nonsense for every decoder, 200,000 inputs; FULL=1 for 10 million, SEED
 	$(BIN)/python -m bench.fuzz $(if $(FULL),--inputs 10000000) $(if $(SEED),--seed $(SEED))
+
+CHAOS_FLAGS := $(if $(FULL),--full --out docs/results/chaos.json) $(if $(SEED),--seed $(SEED)) \
+	$(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(ENGINE),--engines $(ENGINE))
+chaos: setup $(if $(FULL),engine-vllm engine-sglang)  ## random faults over the daemon, 60 schedules beside an emulated engine; FULL=1: 500, and 10 on each real one; SEED, SCHEDULES, ENGINE
+	$(BIN)/python -m bench.chaos $(CHAOS_FLAGS)
+	@$(if $(FULL),$(BIN)/python -m bench.chaos.page >&2)
+
+test-chaos: setup      ## four schedules of faults with fixed seeds, beside an emulated engine
+	$(BIN)/pytest -m chaos -rs tests/chaos
 
 fix: setup             ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix $(SOURCES)

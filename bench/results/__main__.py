@@ -1,9 +1,11 @@
-"""`python -m bench.results`: writes docs/results.md and its plots from docs/results/*.json; runs nothing."""
+"""`python -m bench.results`: writes docs/results.md and its plots, and the tables of docs/reliability.md, from
+docs/results/*.json; runs nothing."""
 
 from __future__ import annotations
 
 import argparse
 
+from bench.chaos import page as reliability
 from bench.results.files import FOLDER, PAGE, load
 from bench.results.page import render
 from bench.results.plots import draw
@@ -16,6 +18,7 @@ def main() -> None:
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(render(files), encoding="utf-8")
     draw(files, FOLDER)
+    reliability.main()
     print(f"{PAGE}: {', '.join(title for title, classes in files.sources.items() if classes)}")
 
 

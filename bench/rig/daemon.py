@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,8 @@ class DaemonProcess:
     restarts. As a context manager it is started on entry and ended on exit.
 
     `dues` is where it broadcasts dues, by default in `folder`; it has a gateway where it is given a `gateway_port`.
-    `engine` is what else it is told of the engine, as in its settings, and `config` a file of more.
+    `engine` is what else it is told of the engine, as in its settings, `config` a file of more, and `environment` is
+    added to ours last.
     """
 
     def __init__(
@@ -41,7 +43,8 @@ class DaemonProcess:
         dues: str | None = None,
         config: Path | None = None,
         gateway_port: int | None = None,
-        **engine: int | str | bool,
+        environment: Mapping[str, str] | None = None,
+        **engine: object,
     ) -> None:
         self.feed = f"ipc://{folder}/feed"
         self.dues = dues or f"ipc://{folder}/dues"
@@ -62,6 +65,7 @@ class DaemonProcess:
             "SCALESIM_LORAS__LINKS_DIR": str(folder / "links"),
             "SCALESIM_LORAS__STAGING_DIR": str(folder / "staging"),
             "SCALESIM_LORAS__STAGING_BYTES": str(staging_bytes),
+            **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,16 +81,19 @@ class DaemonProcess:
     def start(self) -> None:
         """Start it and wait until it is ready. Harmless where it runs. Raises `DaemonFailed` where it ends or takes
         too long."""
-        if self.running:
-            return
-        with self.log.open("ab") as sink:
-            self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, env=self._env)
+        self.launch()
         deadline = time.monotonic() + READY_WITHIN
         while not self._ready():
             if not self.running or time.monotonic() > deadline:
                 self.stop()
                 raise DaemonFailed(f"scalesimd did not become ready; its log:\n{self.log.read_text()}")
             time.sleep(0.05)
+
+    def launch(self) -> None:
+        """Start it without waiting. Harmless where it runs."""
+        if not self.running:
+            with self.log.open("ab") as sink:
+                self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, env=self._env)
 
     @property
     def running(self) -> bool:

@@ -191,13 +191,17 @@ async def _take_over(sidecar: Sidecar, intents: Intents) -> None:
 
 
 async def _keep_intents(sidecar: Sidecar, intents: Intents, known: bool) -> None:
-    """Write what Redis didn't take, and read what it didn't give, as soon as it answers."""
+    """Write what Redis didn't take or has lost, and read what it didn't give, as soon as it answers."""
     from scalesim_daemon.intents import StoreUnavailable
     from scalesim_daemon.redis_client import heed
 
+    losses = 0
     while True:
         heed()
         await asyncio.sleep(INTENTS_SECONDS)
+        if sidecar.mirror is not None and sidecar.mirror.losses > losses:
+            losses = sidecar.mirror.losses
+            intents.restate(sidecar.pins, sidecar.mode if sidecar.mode is not sidecar.settings.mode else None)
         with suppress(StoreUnavailable):
             await intents.catch_up()
             if not known:

@@ -94,6 +94,12 @@ class Intents:
                 if self._unwritten[field] == value:
                     del self._unwritten[field]
 
+    def restate(self, pins: Mapping[str, float], mode: RunMode | None) -> None:
+        """Redis has lost what it had: what holds is written again, with `catch_up`."""
+        self._unwritten |= {PIN + key: repr(until) for key, until in pins.items()}
+        if mode is not None:
+            self._unwritten["mode"] = mode.value
+
     async def _set(self, fields: Mapping[str, str | None]) -> None:
         self.said += 1
         self._unwritten.update(fields)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from contextlib import suppress
+from io import TextIOBase
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -15,11 +17,28 @@ MOST_KINDS = 256
 EVERY = 1000
 
 
+class Tolerant(TextIOBase):
+    """Lines go to standard error, and are lost where that takes none: its disk is full, or who read it is gone. The
+    daemon has better things to do than to end of that."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what is waiting, or let it wait."""
+        with suppress(OSError):
+            sys.stderr.flush()
+
+
 def configure_logging(settings: LogSettings) -> None:
     """Log one structured line per change to standard error, as text or JSON; libraries' warnings in the same form."""
     as_json = settings.format == "json"
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     rendering = [renderer] if as_json else [harmless, renderer]
+    stream = cast(TextIO, Tolerant())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     common: list[Any] = [
         structlog.processors.add_log_level,
@@ -29,9 +48,9 @@ def configure_logging(settings: LogSettings) -> None:
     structlog.configure(
         processors=[*common, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.addFilter(Seldom())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

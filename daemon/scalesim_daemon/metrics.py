@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from time import monotonic
@@ -69,6 +70,7 @@ class SidecarCollector(Collector):
             GaugeMetricFamily("scalesim_mode", "Which mode the daemon is in: 1 for that.", labels=["mode"]),
             ((mode, float(mode is sidecar.mode)) for mode in RunMode),
         )
+        yield GaugeMetricFamily("scalesim_tasks", "Tasks of the daemon's event loop.", value=_tasks())
         if sidecar.recorder is not None:
             yield GaugeMetricFamily(
                 "scalesim_recording_left_bytes",
@@ -256,6 +258,14 @@ class SidecarCollector(Collector):
             "Decisions that were never written to the store, since too many waited.",
             value=mirror.decisions_dropped,
         )
+
+
+def _tasks() -> int:
+    """Count them; outside a loop there are none."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0
 
 
 def _labelled(family: Family, values: Iterable[tuple[str, float]]) -> Family:

@@ -218,9 +218,12 @@ def prefix_place(engine: str, driver: Driver, key: str) -> Place | None:
 
 
 def lora_place(engine: str, driver: Driver, lora: str, links: Links) -> Place:
-    """Return where a LoRA is, on an engine and outside it."""
+    """Return where a LoRA is, on an engine and outside it. Where the engine doesn't tell, a registered one may be
+    anywhere: its tiers are then what the shadow of the engine's bookkeeping says."""
     places = driver.view.loras
-    on_device, on_host = lora in places.device, lora in places.host
+    registered, on_device, on_host = (
+        lora in held for held in (places.registered, places.device, places.host)
+    )
     tiers = [Tier.DEVICE] if on_device else []
     if on_host or (lora in links and links[lora][2]):
         tiers.append(Tier.HOST)
@@ -230,9 +233,15 @@ def lora_place(engine: str, driver: Driver, lora: str, links: Links) -> Place:
         engine=engine,
         item=lora,
         kind=MemoryKind.LORA,
-        residency=_residency(driver, MemoryKind.LORA, lora, on_device or on_host, True),
+        residency=_residency(
+            driver,
+            MemoryKind.LORA,
+            lora,
+            there=registered and (on_device or on_host),
+            known=places.exact or not registered,
+        ),
         tiers=tiers,
-        registered=lora in places.registered,
+        registered=registered,
     )
 
 

@@ -2,7 +2,8 @@
 
 `ss:{simulation}:due:<clock>` is a sorted set of agents by due, `ss:{simulation}:clock` a hash (clock, now,
 pace) and `ss:{simulation}:agent:<id>` a hash (confidence, basis, items as a JSON list); `ss:decisions` is a
-capped stream. The braces are part of the keys: they keep a simulation's keys in one cluster slot.
+capped stream, and `ss:mirror:<id>` is there as long as Redis has what one daemon wrote. The braces are part of the
+keys: they keep a simulation's keys in one cluster slot.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from time import monotonic
 from typing import Any, cast
@@ -102,7 +105,10 @@ class Mirror:
         self._dirty = asyncio.Event()
         self._flushed = asyncio.Event()
         self._restated = False
+        self._presence = f"ss:mirror:{secrets.token_hex(8)}"
+        self._present = False
         self.connected = False
+        self.losses = 0
         self.written = 0
         self.decisions_dropped = 0
 
@@ -184,10 +190,17 @@ class Mirror:
         self._restated = False
 
     async def _follow(self, full_state: Callable[[], Mapping[str, DueRecord]]) -> None:
-        """Restate everything, then what changes, until the connection is a new one or an hour has passed."""
+        """Restate everything, then what changes, until the connection is a new one, Redis has lost what it had, or an
+        hour has passed."""
+        if self._present and not await self._is_there():
+            self.losses += 1
+            log.warning("Redis has lost what it had: it is told again")
         await look(self._client)
         connection, until = self._connections, monotonic() + RESTATE_SECONDS
+        await self._client.set(self._presence, "", ex=KEEP_SECONDS)
+        self._present = True
         await self._restate(full_state())
+        looked = monotonic()
         while self._connections == connection and monotonic() < until:
             await self._flush()
             heed()
@@ -198,11 +211,18 @@ class Mirror:
                 log.info("Redis is in step", agents=self.written)
             self.connected, self._failures = True, 0
             await asyncio.sleep(FLUSH_SECONDS)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._dirty.wait()
-            except TimeoutError:
+            if monotonic() - looked >= HEARTBEAT_SECONDS:
+                looked = monotonic()
                 await look(self._client)
+                if not await self._is_there():
+                    self._restated = False
+                    return
+
+    async def _is_there(self) -> bool:
+        return bool(await self._client.exists(self._presence))
 
     async def _restate(self, state: Mapping[str, DueRecord]) -> None:
         """Mark all of `state`, and the removal of what else Redis has of its simulations. Newer marks win."""

@@ -229,14 +229,15 @@ def agent(name: str) -> dict[str, Any]:
 
 
 def is_resident(name: str) -> bool:
-    """Whether all of an agent's prefix, and its LoRA, are on the engine's device, as the daemon tells."""
+    """Whether all of an agent's prefix is on the engine's device, as the daemon tells, and its LoRA, as it thinks."""
     places = {place["kind"]: place for place in agent(name).get("places", ())}
     if set(places) != {"prefix_kv", "lora"}:
         return False
     prefix, lora = places["prefix_kv"], places["lora"]
     return (
         prefix["resident_blocks"] == prefix["blocks"]
-        and all("device" in place["tiers"] and place["residency"] == "resident" for place in places.values())
+        and prefix["residency"] == "resident"
+        and all("device" in place["tiers"] for place in places.values())
         and bool(lora["registered"])
     )
 

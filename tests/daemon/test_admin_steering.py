@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from scalesim_client import Publisher
-from scalesim_daemon import app
+from scalesim_daemon import app, store
 from scalesim_daemon.admin import steering
 from scalesim_daemon.intents import Intents
 from scalesim_daemon.loop import Sidecar
@@ -151,6 +151,32 @@ def test_what_redis_did_not_tell_at_the_start_is_taken_over_later(
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await intents.close()
+
+    on_server(body)
+
+
+def test_an_operators_word_outlives_a_redis_that_loses_everything(
+    sidecar: Sidecar, on_server: OnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "INTENTS_SECONDS", 0.02)
+    monkeypatch.setattr(store, "HEARTBEAT_SECONDS", 0.02)
+
+    async def body(scene: Scene) -> None:
+        sidecar.mirror, sidecar.intents = scene.mirror, Intents(scene.server.url)
+        sidecar.pins["sim/a"], sidecar.mode = time.time() + 1000, RunMode.PAUSED
+        keeping = asyncio.create_task(app._keep_intents(sidecar, sidecar.intents, known=True))
+        await scene.mirror.drained()
+        await scene.redis.flushall()
+
+        async def again() -> bool:
+            return len(await scene.redis.hkeys("ss:intent")) == 2
+
+        await until(again)
+        assert await sidecar.intents.pins() == sidecar.pins
+        assert await sidecar.intents.mode() is RunMode.PAUSED
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await sidecar.intents.close()
 
     on_server(body)
 

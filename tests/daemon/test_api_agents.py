@@ -7,7 +7,7 @@ from time import time
 import httpx
 import pytest
 
-from scalesim_adapters.base import MemoryKind
+from scalesim_adapters.base import Inventory, LoraPlaces, MemoryKind
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.records import Record
@@ -81,6 +81,24 @@ def test_what_is_not_known_is_shown_as_unknown(sidecar: Sidecar) -> None:
     view.unreachable("connection refused")
     (place,) = get(sidecar, "/v1/agents/sim/a").json()["places"]
     assert place["residency"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("registered", "exact", "residency"),
+    [(False, False, "absent"), (True, False, "unknown"), (True, True, "resident")],
+)
+def test_where_a_lora_is_is_known_where_the_engine_tells(
+    sidecar: Sidecar, registered: bool, exact: bool, residency: str
+) -> None:
+    loras = add_engine(sidecar).view.loras
+    open_stream(sidecar)
+    say(sidecar, {"type": "memory.bound", "agent": "a", "lora": "/l", "lora_name": "ell"})
+    names = {"ell": "/l"} if registered else {}
+    loras.told(Inventory(names, lora_places=LoraPlaces(("ell",), ("ell",), frozenset()) if exact else None))
+    loras.used("ell")
+    (place,) = get(sidecar, "/v1/agents/sim/a").json()["places"]
+    assert (place["residency"], place["registered"]) == (residency, registered)
+    assert place["tiers"] == ["device", "host"]
 
 
 def test_an_overdue_agent_counts_as_far_and_says_so(sidecar: Sidecar) -> None:

@@ -100,6 +100,22 @@ def test_a_restart_that_no_write_noticed_is_noticed(on_server: OnServer) -> None
     on_server(body)
 
 
+def test_a_loss_of_all_data_is_noticed_though_the_connection_stays(on_server: OnServer) -> None:
+    async def body(scene: Scene) -> None:
+        scene.mark("s/still", record())
+        scene.mirror.clock("s", "step", 1.0, 1.0)
+        await scene.mirror.drained()
+        await scene.redis.flushall()
+        # Others keep the mirror busy, so that it is never idle.
+        while await scene.dues("s") != {"still": 7.0, "busy": 1.0}:
+            scene.mark("s/busy", record(1.0))
+            await asyncio.sleep(0.01)
+        assert await scene.redis.hget("ss:{s}:clock", "now") == "1.0"
+        assert scene.mirror.losses == 1
+
+    on_server(body)
+
+
 class WatchedEvent(asyncio.Event):
     """Tells when somebody starts to wait for it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from scalesim_adapters.emulator.chain import Chain, published
 from scalesim_adapters.emulator.events import MEDIUM, AllBlocksCleared, BlockRemoved, KVEvent
@@ -35,6 +35,10 @@ class PrefixCache:
     def usage(self) -> float:
         """The share of blocks that requests hold."""
         return 1 - len(self._free) / len(self._holders)
+
+    def cached(self) -> Iterator[tuple[bytes, int]]:
+        """Yield what can be found: each block's hash and how many copies of it there are."""
+        return ((block_hash, len(copies)) for block_hash, copies in self._copies.items())
 
     def match(self, hashes: Sequence[bytes], tokens: int) -> list[int]:
         """Return the blocks of the longest cached run that leaves at least one of `tokens` to compute."""

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from scalesim_adapters.emulator.answers import error_body
 
 CONTROL = "/emulator/faults"
+TRUTH = "/emulator/truth"
+"""What is where, as the engine itself has it: what no engine tells, and a test is to know."""
 
 
 class Status(msgspec.Struct, tag="status", frozen=True):

@@ -15,10 +15,20 @@ from fastapi.responses import JSONResponse
 from starlette.background import BackgroundTask
 
 from scalesim_adapters.emulator.app import EngineRoutes
+from scalesim_adapters.emulator.chain import published
 from scalesim_adapters.emulator.config import EmulatorConfig
 from scalesim_adapters.emulator.engine import Engine, EngineDead
 from scalesim_adapters.emulator.events import KVEvent
-from scalesim_adapters.emulator.faults import CONTROL, Die, Fault, LoseBatches, Restart, RouteFaults, Stall
+from scalesim_adapters.emulator.faults import (
+    CONTROL,
+    TRUTH,
+    Die,
+    Fault,
+    LoseBatches,
+    Restart,
+    RouteFaults,
+    Stall,
+)
 from scalesim_adapters.emulator.feed import Feed
 
 GRACE = 1
@@ -101,6 +111,18 @@ class Incarnation:
         app.add_api_route(CONTROL, self._list_faults)
         app.add_api_route(CONTROL, self._add_fault, methods=["POST"], response_model=None)
         app.add_api_route(CONTROL, self._clear_faults, methods=["DELETE"])
+        app.add_api_route(TRUTH, self._truth)
+
+    async def _truth(self) -> dict[str, Any]:
+        """Count the cached copies of each block, by its hash as events carry it, and tell each LoRA's places."""
+        engine = self._engine
+        blocks = {str(published(block_hash)): copies for block_hash, copies in engine.cache.cached()}
+        return {
+            "blocks": blocks,
+            "registered": {name: lora.path for name, lora in engine.loras.items()},
+            "device": [lora.name for lora in engine.places.device],
+            "host": [lora.name for lora in engine.places.host],
+        }
 
     async def _list_faults(self) -> Response:
         return Response(msgspec.json.encode(self._faults.pending), media_type="application/json")
