@@ -15,7 +15,7 @@ SOURCES := client estimators adapters daemon bench examples tests
 # Under `make -j` these come one after the other: what writes beside the sources, and the models, which are made once.
 ALONE := flock Makefile
 
-.PHONY: setup test check audit fuzz fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results bench-scale clean
+.PHONY: setup test check audit fuzz soak fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results bench-scale clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard test-fleet compose-test
 .PHONY: chaos test-chaos
 .PHONY: $(INTEGRATIONS:%=integration-%)
@@ -52,7 +52,7 @@ audit: setup           ## known vulnerabilities of all that is pinned; needs a p
 	for lock in $(filter-out $(OURS),$(wildcard requirements/*.lock)); do $(AUDIT) -r $$lock; done
 
 fuzz: setup            ## nonsense for every decoder, 200,000 inputs; FULL=1 for 10 million, SEED
-	$(BIN)/python -m bench.fuzz $(if $(FULL),--inputs 10000000) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m bench.fuzz $(if $(FULL),--inputs 10000000 --out docs/results/fuzz.json) $(if $(SEED),--seed $(SEED))
 
 CHAOS_FLAGS := $(if $(FULL),--full --out docs/results/chaos.json) $(if $(SEED),--seed $(SEED)) \
 	$(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(ENGINE),--engines $(ENGINE))
@@ -99,6 +99,10 @@ bench-daemon: setup    ## throughput, latency and memory of the daemon, as ratio
 bench-scale: setup     ## unit costs of Redis and the daemon, from which docs/scale.md is calculated; ROUNDS, SEED
 	$(BIN)/python -m bench.scale.measure --out docs/results/scale.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m bench.scale.page >&2
+
+soak: setup            ## half an hour of churn beside a real daemon: what grows, drifts or is lost; MINUTES, RATE, SEED
+	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) $(if $(SEED),--seed $(SEED)) \
+	  --out $(if $(MINUTES)$(RATE),out,docs/results)/soak.json
 
 BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(TRAFFIC),--traffic $(TRAFFIC)) $(if $(CLASSES),--classes $(CLASSES))

@@ -83,6 +83,7 @@ class Acts:
                 return  # not ours, or gone already
             await self._adapter.release(LoraItem(name, Path(known)), deadline=DEADLINE_SECONDS)
             self._view.loras.forgotten(name)
+            self._view.ledger.used_up(MemoryKind.LORA, name)
         except (EngineError, OSError, ValueError) as error:
             log.warning("LoRA name not released", engine=self._view.name, lora=name, error=str(error))
 
@@ -157,6 +158,13 @@ class Acts:
             self._view.ledger.touches += 1
         if computed or step.action is Action.LOAD:
             self._view.ledger.loaded(step.key, computed)
+
+    def done(self, step: Step) -> None:
+        """A step is done. Who has gone meanwhile won't use what was loaded: nothing is kept of that."""
+        if step.action is Action.LOAD:
+            self._view.ledger.brought(step)
+        if step.kind is MemoryKind.PREFIX_KV and step.key not in self._population.agents:
+            self._view.ledger.invoked(step.key, 0)
 
     async def _demote(self, agent: str) -> None:
         item = PrefixItem(agent, self.model(None), ())

@@ -51,11 +51,15 @@ class DueLedger:
         self._marked |= changes.dues
         self._marked.update(changes.started, changes.finished)
 
+    def forget(self) -> None:
+        """Nobody listens: the next word is a snapshot."""
+        for kept in (self._marked, self._told, self._told_clocks, self._passing, self._several):
+            kept.clear()
+
     def snapshot(self, pinned: Collection[str]) -> DueMessage:
         """Return everything, and forget what was told before."""
         self._pinned = pinned
-        for kept in (self._marked, self._told, self._told_clocks, self._passing, self._several):
-            kept.clear()
+        self.forget()
         dues = self._look({*self._population.agents, *self._population.board.agents(), *pinned})
         return DueMessage("snapshot", self._tick() | {_NOW_CLOCK: (0.0, 1.0)}, dues)
 
@@ -152,9 +156,9 @@ class Broadcast:
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def mark(self, changes: Changes) -> None:
-        """Take note of what happened since the last cycle. Without a listener nothing is kept: whoever comes is told
+        """Take note of what happened since the last cycle. While nothing is said nothing is kept: whoever comes is told
         everything."""
-        if self._topics:
+        if self._restated > -math.inf:
             self._ledger.mark(changes)
 
     def publish(self, pinned: Collection[str], wall: float) -> None:
@@ -174,7 +178,9 @@ class Broadcast:
 
     def hush(self) -> None:
         """Say nothing: the plug-ins take silence for "do as the engine would". The next word is a snapshot."""
-        self._restated = -math.inf
+        if self._restated > -math.inf:
+            self._restated = -math.inf
+            self._ledger.forget()
 
     def close(self) -> None:
         """Close the socket."""

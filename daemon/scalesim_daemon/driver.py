@@ -31,6 +31,7 @@ from scalesim_daemon.loras import LoraLibrary, NoRoom
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Memory, Population
 from scalesim_daemon.records import Record
+from scalesim_daemon.strangers import Strangers
 from scalesim_daemon.view import EngineView
 
 PROBE_SECONDS = 5.0
@@ -72,6 +73,7 @@ class Driver:
         self.view = view
         self.records: deque[Record] = deque(maxlen=KEPT_RECORDS)
         self._population = population
+        view.strangers = Strangers(population.agents)
         self.acts = Acts(adapter, view, population, library)
         self._wake = wake
         self._record = record
@@ -405,8 +407,7 @@ class Driver:
             self.view.quiet.spent(seconds, monotonic())
         if result == "done":
             self.view.took(step, seconds)
-            if step.action is Action.LOAD:
-                self.view.ledger.brought(step)
+            self.acts.done(step)
         record = Record(time(), self.view.name, step, result, seconds, computed, token)
         self.records.append(record)
         self._record(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,6 +22,14 @@ from scalesim_daemon.wire import Refused, parse, parse_all, said_at
 MAX_COUNTED_NAMES = 100
 MAX_SOURCES = 10_000
 """Sources that may be open at a time: who names ever new ones can't fill the memory."""
+SILENT_SECONDS = 120.0
+"""A publisher says its state four times meanwhile: who is silent for so long has no connection any more, or hangs."""
+STALE_SECONDS = 600.0
+"""So long after its last word a stream of which something is missing counts as closed: what it said may be wrong, and
+would be asked for again."""
+GONE_SECONDS = 24 * 3600.0
+"""So long after its last word any stream does: as long as Redis keeps what a closed one said."""
+_SWEEP_SECONDS = 1.0
 _FULL = f"{MAX_SOURCES} sources are open, which is the most: close some"
 _OF_STREAMS = frozenset({StreamOpened, StreamClosed, StateSnapshot})
 """Events about a stream itself; all others are said of its agents and its clock."""
@@ -99,6 +108,7 @@ class _Source:
     parts: list[StateSnapshot] = field(default_factory=list)
     since: list[Event] = field(default_factory=list)
     peer: bytes | None = None
+    heard: float = 0.0
 
     def lost(self) -> None:
         """Something was missed: the view is stale, and a snapshot that was coming in can't be trusted."""
@@ -113,12 +123,13 @@ class Gate:
     A source is known from its `stream.opened` on; before that it is asked to resync. A lower incarnation than
     the known one is fenced off. After a gap the source counts as stale until its next complete snapshot. The
     parts of a snapshot come in order; together they hold as of the first one, so that what is said between
-    them comes on top.
+    them comes on top. Time is what `tick` says it is.
     """
 
     def __init__(self) -> None:
         # In the order in which they were last heard.
         self._sources: dict[str, _Source] = {}
+        self._now = self._swept = 0.0
         self.counts: Counter[str] = Counter()
         self.unknown_types: Counter[str] = Counter()
 
@@ -131,6 +142,27 @@ class Gate:
         still speaks here is asked to open it anew."""
         source = self._sources.pop(topic, None)
         return None if source is None else Closed(source.stream)
+
+    def tick(self, now: float) -> Seq[Closed]:
+        """It is `now`, in seconds of any clock. Return whose stream counts as closed, since it has been silent for
+        long: one at a time, for it takes a while to let go of all that one has said. Who speaks again is asked to open
+        its stream."""
+        self._now = now
+        if now - self._swept < _SWEEP_SECONDS:
+            return ()
+        gone = next(self._gone(), None)
+        if gone is None:
+            self._swept = now
+            return ()
+        return (Closed(self._sources.pop(gone).stream),)
+
+    def _gone(self) -> Iterator[str]:
+        for topic, source in self._sources.items():
+            silent = self._now - source.heard
+            if silent < STALE_SECONDS:
+                return
+            if source.stale or silent >= GONE_SECONDS:
+                yield topic
 
     def admit(self, topic: str, seq: int | None, raws: Seq[object], peer: bytes | None = None) -> Verdict:
         """Judge one message of the source `topic`; `seq` is None where the door has no numbering. `peer` is the
@@ -174,15 +206,17 @@ class Gate:
         return Verdict(admitted, refused, resync=source.stale, last_seq=last, accepted=len(events))
 
     def _heard(self, topic: str) -> None:
-        self._sources[topic] = self._sources.pop(topic)
+        source = self._sources[topic] = self._sources.pop(topic)
+        source.heard = self._now
 
     def _make_room(self) -> list[Admitted] | None:
         """Return who goes so that another source can come: nobody while there is room, and None where nobody can go.
-        Who has no connection, or a stale view, loses little and may come back: of these the longest silent goes."""
+        Who has no connection, a stale view, or nothing to say for long loses little and may come back: of these the
+        longest silent goes."""
         if len(self._sources) < MAX_SOURCES:
             return []
         for topic, source in self._sources.items():
-            if source.peer is None or source.stale:
+            if source.peer is None or source.stale or self._now - source.heard >= SILENT_SECONDS:
                 del self._sources[topic]
                 return [Closed(source.stream)]
         return None

@@ -130,15 +130,17 @@ class Sidecar:
         return verdict
 
     async def run(self) -> None:
-        """Cycle until cancelled: at once when woken, else at every tick."""
+        """Cycle until cancelled: at once when woken, else at every tick. Of a flood half of the time is left for taking
+        it in, however long a cycle is."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._woken.wait()
             self._woken.clear()
+            began = monotonic()
             self.cycle()
             # Events that came in one burst are handled by one cycle.
-            await asyncio.sleep(0)
+            await asyncio.sleep(monotonic() - began)
 
     def cycle(self) -> None:
         """Do one round. It never waits for an engine."""
@@ -159,6 +161,7 @@ class Sidecar:
         self.ticked_at = monotonic()
         self.counts["cycles"] += 1
         self.population.give_up_silent(self.ticked_at)
+        self.population.apply(self.gate.tick(self.ticked_at), self.ticked_at)
         changes = self.population.take_changes()
         views = {name: driver.view for name, driver in self.drivers.items()}
         self.homes.settle(views, self.population, changes, self.ticked_at, self._model_of)
@@ -219,6 +222,8 @@ class Sidecar:
             if memory.lora is not None and memory.lora_name is not None:
                 self._linking[memory.lora_name] += 1
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
+        for lora in changes.unused_loras:
+            self.not_taken.pop(lora, None)
         started, woken = self._served_here(changes.started), self._served_here(changes.woken)
         in_use = self.population.loras
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]

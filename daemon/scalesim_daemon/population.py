@@ -270,9 +270,16 @@ class Population:
             if changed is name:
                 self._estimate(voice, key, changed)
                 continue
-            other = f"{simulation}/{changed}"
-            voice.agents.add(other)
-            self._estimate(voice, other, changed)
+            self._foresee(voice, f"{simulation}/{changed}", changed)
+
+    def _foresee(self, voice: _Voice, key: str, name: str) -> None:
+        """An event has changed what is to be expected of somebody else, of whom maybe nobody speaks any more."""
+        self._estimate(voice, key, name)
+        if key in self.agents or self.board.told_by(voice.stream.source, key) is not None:
+            voice.agents.add(key)
+        else:
+            voice.agents.discard(key)
+            voice.blend.forget(name)
 
     def _score(self, voice: _Voice, agent: str, now: float) -> None:
         """An invocation shows how good the estimates were, and so perhaps that others are better."""

@@ -22,7 +22,10 @@ def redacted(text: str) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{str(path)!r} begins in the home of a user who has none here") from None
 
 
 def _endpoint(value: str) -> str:

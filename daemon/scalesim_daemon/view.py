@@ -29,6 +29,7 @@ from scalesim_daemon.plan import Step
 from scalesim_daemon.population import Agent, Memory
 from scalesim_daemon.promptslots import Prefix, PromptSlots
 from scalesim_daemon.quiet import Quiet
+from scalesim_daemon.strangers import Strangers
 
 # How long a simulation may take after a call to say what its agent does next.
 SETTLE_SECONDS = 1.0
@@ -114,6 +115,7 @@ class EngineView:
         self.seen: set[str] | None = None
         """Agents that were served since somebody looked, where anybody does."""
         self.demoted: set[str] = set()
+        self.strangers: Strangers | None = None
         self._sessions: OrderedDict[str, str | None] = OrderedDict()
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._serving: Counter[str] = Counter()
@@ -248,6 +250,7 @@ class EngineView:
                 if event.agent is not None:
                     self.serves(event.agent)
                     self.demoted.discard(event.agent)
+                    self._forget_stranger(event.agent)
                 self._relearn(len(event.hashes))
             case Removed():
                 self.lost_blocks += self.tree.removed(event)
@@ -264,6 +267,11 @@ class EngineView:
         self.served[agent] = monotonic()
         if self.seen is not None:
             self.seen.add(agent)
+
+    def _forget_stranger(self, session: str) -> None:
+        stranger = None if self.strangers is None else self.strangers.served(session)
+        if stranger is not None:
+            self.forget(stranger)
 
     def called(self, session: str, agent: str) -> None:
         """The agent's requests go by a session of another name: what the engine stores for it is the agent's, unless

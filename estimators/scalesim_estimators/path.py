@@ -17,6 +17,9 @@ from scalesim_client.events import (
 )
 from scalesim_estimators.base import ByType, Estimate
 
+MOST_PATHS = 256
+"""Beyond that the one that was declared longest ago is forgotten: rounds may be named anew each time."""
+
 
 class PathEstimator(ByType):
     """Due when the activation that spreads over a declared graph reaches the agent.
@@ -25,7 +28,7 @@ class PathEstimator(ByType):
     hops from f * `hop`), where the hops lead through agents not yet active only. So the frontier moves with
     the activations: one that comes earlier or later than foreseen shifts all that follows from it. An active
     agent is due at its activation until it has been invoked (at that clock value or later), and has then no
-    further estimate from that path; another round is another `path.declared`.
+    further estimate from that path; another round is another `path.declared`. The last 256 paths are kept.
     """
 
     name: ClassVar[str] = "path"
@@ -66,7 +69,9 @@ class PathEstimator(ByType):
         self._paths[event.path] = path
         for agent in path.agents():
             self._paths_of.setdefault(agent, {})[event.path] = path
-        return touched
+        if len(self._paths) > MOST_PATHS:
+            touched = [*touched, *self._forget(next(iter(self._paths)))]
+        return dict.fromkeys(touched)
 
     def _activate(self, event: AgentActivated, now: float) -> Collection[str]:
         path = self._paths.get(event.path)

@@ -56,3 +56,41 @@ def test_a_question_on_a_connection_that_was_just_closed_is_asked_again() -> Non
 def test_a_command_is_not_given_twice() -> None:
     with pytest.raises(EngineUnavailable, match="/health: Server disconnected"):
         asyncio.run(ask_twice("POST"))
+
+
+def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection_in_use() -> None:
+    """Also just when the answer is complete, and the connection is about to be given back."""
+    served: set[asyncio.Task[None]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        served.add(task)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(ANSWER)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def scene() -> None:
+        nonlocal served
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        http = Http(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "t", None, None)
+        async with server, asyncio.timeout(20):
+            for turns in (*range(60), *range(60)):
+                call = asyncio.create_task(http.json("GET", "/", deadline=10))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                call.cancel()
+                (result,) = await asyncio.gather(call, return_exceptions=True)
+                assert result == {} or isinstance(result, asyncio.CancelledError)
+            assert await http.json("GET", "/", deadline=10) == {}
+            # What was cut off is closed by now or soon; what is idle is one and the same.
+            while sum(not task.done() for task in served) > 1:
+                await asyncio.wait(served, return_when=asyncio.FIRST_COMPLETED)
+                served -= {task for task in served if task.done()}
+            await http.close()
+            await asyncio.gather(*served)
+
+    asyncio.run(scene())

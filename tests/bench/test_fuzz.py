@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from time import thread_time
 
 import pytest
 
+from bench.fuzz import __main__ as fuzz
 from bench.fuzz import drive as driving
 from bench.fuzz.drive import Outcome, drive
 from bench.fuzz.mutate import JSON, Mutator
@@ -59,6 +63,39 @@ def test_what_a_reader_may_not_do_is_found(
     monkeypatch.setattr(driving, "reader", lambda _: flawed)
     outcome: Outcome = drive("flawed", "test", 2)
     assert any(named in finding for finding in outcome.findings), outcome.findings
+
+
+def test_parts_have_seeds_of_their_own_and_make_up_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "PART", 30)
+    parts = list(fuzz.parts(["door", "update"], 100, 7))
+    assert [part.inputs for part in parts] == [30, 30, 20, 20]
+    assert [part.seed for part in parts] == ["7 door 0", "7 update 0", "7 door 1", "7 update 1"]
+
+
+def test_a_process_that_an_input_ends_is_a_finding_with_that_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = fuzz.Part("control", "1 control 0", 40)
+    assert (whole := fuzz.run(part, tmp_path)).inputs >= 40
+    assert whole.findings == {}
+    # A process that comes to its last input, and dies of it.
+    (last,) = tmp_path.iterdir()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    killed = fuzz.run(part, tmp_path)
+    assert killed.findings == {"ended by status 1": f"seed '1 control 0': {_kept(last).hex()}"}
+    monkeypatch.setattr(subprocess, "run", _never_done)
+    assert list(fuzz.run(part, tmp_path).findings) == ["not done within 301 s"]
+    assert fuzz.summed_up([whole, killed])["findings"] == 1
+
+
+def _kept(path: Path) -> bytes:
+    data = driving.Current.read(path)
+    assert data
+    return data[: driving.SHOWN]
+
+
+def _never_done(command: list[str], *, timeout: float, **_: object) -> None:
+    raise subprocess.TimeoutExpired(command, timeout)
 
 
 def _busy(seconds: float) -> None:

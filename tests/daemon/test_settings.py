@@ -127,6 +127,10 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
             },
             "engines: /dev/shm/t is the host tier of 2: every engine needs its own",
         ),
+        (
+            {"redis": {"data_dir": "~nobody-of-that-name/valkey"}},
+            "redis.data_dir: '~nobody-of-that-name/valkey' begins in the home of a user who has none here",
+        ),
         ({"planner": {"quiet_share": "nan"}}, "planner.quiet_share"),
         ({"loras": {"staging_bytes": "-1"}}, "loras.staging_bytes"),
         (

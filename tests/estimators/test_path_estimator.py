@@ -16,6 +16,7 @@ from scalesim_client.events import (
     PathDeclared,
 )
 from scalesim_estimators import Estimate, PathEstimator
+from scalesim_estimators.path import MOST_PATHS
 
 CHAIN = PathDeclared(nodes=["a", "b", "c", "d"], hop=2.0)
 
@@ -97,6 +98,20 @@ def test_the_nearest_of_several_paths_counts() -> None:
     assert path.estimate("c", earliest=4.0) == Estimate(9.0, 0.8, "path slow")
     path.observe(PathDeclared(path="fast", nodes=["b"]), 1.0)
     assert due(path, "c") == 9.0
+
+
+def test_of_paths_that_are_named_anew_each_time_the_last_are_kept() -> None:
+    path = PathEstimator()
+    for number in range(MOST_PATHS + 1):
+        declared = PathDeclared(path=f"round {number}", nodes=[f"a{number}", f"b{number}"])
+        touched = path.observe(declared, 0.0)
+        assert list(touched) == (["a0", "b0"] if number == MOST_PATHS else [])
+        path.observe(AgentActivated(agent=f"a{number}", path=f"round {number}"), 0.0)
+    assert path.estimate("b0") is None
+    assert due(path, "b1") == due(path, f"b{MOST_PATHS}") == 1.0
+    path.observe(PathDeclared(path="round 1", nodes=["c"]), 0.0)
+    path.observe(PathDeclared(path="one more", nodes=["d"]), 0.0)
+    assert path.estimate("b2") is None and due(path, "b3") == 1.0
 
 
 def test_idle_and_released_agents_have_no_estimate() -> None:
