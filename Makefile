@@ -74,7 +74,7 @@ bench-policy: setup    ## misses of eviction policies, and the gain on simulated
 	$(BIN)/python -m bench.policy --out docs/results/policy.json $(if $(SCALE),--scale) $(if $(TRAFFIC),--traffic $(TRAFFIC))
 	$(BIN)/python -m bench.results
 
-results: setup         ## docs/results.md, the figures of docs/scale.md, and plots, from what the benchmarks left there
+results: setup         ## docs/results.md and its plots, and the figures of docs/performance.md and docs/scale.md, from what the benchmarks left there
 	$(BIN)/python -m bench.results
 	$(BIN)/python -m bench.scale.page
 
@@ -95,6 +95,7 @@ bench-gateway: setup   ## what the gateway adds to 200 streams of 10 chunks a se
 bench-daemon: setup    ## throughput, latency and memory of the daemon, as ratios to bare loops; ROUNDS, SEED, PARTS
 	$(BIN)/python -m bench.daemon $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(PARTS),--parts $(PARTS)) $(if $(PARTS),,--out docs/results/daemon.json)
+	@$(if $(PARTS),,$(BIN)/python -m bench.results >&2)
 
 bench-scale: setup     ## unit costs of Redis and the daemon, from which docs/scale.md is calculated; ROUNDS, SEED
 	$(BIN)/python -m bench.scale.measure --out docs/results/scale.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))

@@ -1,10 +1,10 @@
 """Memory per idle agent: what a daemon's process grows by, over how many agents it has come to know meanwhile.
 
 Each agent has bound a model, called twice and acts by itself since: its dues, its clock's reckoning, what is learned of
-its calls, what the score remembers, what the broadcast has told and the mirror has written are all kept. A prefix isn't
-bound: its content is kept once, in the engine's view, for as long as that needs it. Resident memory (`VmRSS`) of a
-fresh process, a whole daemon with Redis, before and after 100,000 agents; the first thousand are there before.
-`python -m bench.daemon.idle` is that process. There is no bare loop: bytes are bytes.
+its calls, what the score remembers and the mirror has written are all kept. Nobody listens to the broadcast. A prefix
+isn't bound: its content is kept once, in a bounded store (`prefixes.py`), and in the engines' views. Resident memory
+(`VmRSS`) of a fresh process, a whole daemon with Redis, before and after 100,000 agents; the first thousand are there
+before. `python -m bench.daemon.idle` is that process. There is no bare loop: bytes are bytes.
 """
 
 from __future__ import annotations

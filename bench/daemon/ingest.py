@@ -11,7 +11,9 @@ when either reader begins, so that no sender is waited for. Time is the CPU time
 runs on the machine hits what is longer more often. The daemon asks frames, and not the socket, whether another follows,
 which is quicker than `recv_multipart`.
 
-Also shown is what is left of the bare loop's rate where it makes checked events of the maps (`wire.py`), and no more.
+Also shown is what is left of the bare loop's rate where it makes checked events of the bytes (`wire.py`), and no more;
+and where the estimators hear of these, and say and note for the score what they make of each agent: no gate, no keys,
+no board, no cycles.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.daemon.rig import Stopwatch, daemon, read_bare, reading
 from bench.daemon.said import speaking
-from scalesim_daemon.wire import parse_all
+from scalesim_daemon.wire import read_plain
+from scalesim_estimators import default_estimators
 
 AGENTS = 10_000
 EVENTS = {1: 20_000, 100: 100_000}
@@ -37,22 +42,35 @@ def ingest(rounds: int, seed: int) -> Iterator[Mapping[str, float]]:
         found: dict[str, float] = {}
         for per_message in EVENTS:
             bare = _bare(per_message, seed + number)
-            checked = _bare(per_message, seed + number, parse_all)
+            checked = _bare(per_message, seed + number, read_plain)
+            estimated = _bare(per_message, seed + number, _estimating())
             alone = _daemon(per_message, seed + number, {"enabled": False})
             kept = _daemon(per_message, seed + number, {})
             found[f"ingest_{per_message}_fraction"] = bare / alone
             found[f"ingest_{per_message}_fraction, with Valkey"] = bare / kept
             found[f"ingest_{per_message}_fraction, nothing but checked"] = bare / checked
+            found[f"ingest_{per_message}_fraction, checked and estimated"] = bare / estimated
             found[f"bare loop, us per event, {per_message} a message"] = 1e6 * bare / EVENTS[per_message]
             found[f"daemon, us per event, {per_message} a message"] = 1e6 * alone / EVENTS[per_message]
         yield found
 
 
-def _bare(per_message: int, seed: int, then: Callable[[list[Any]], object] | None = None) -> float:
+def _bare(per_message: int, seed: int, read: Callable[[bytes], object] = msgspec.msgpack.decode) -> float:
     with tempfile.TemporaryDirectory(prefix="ingest-") as name:
         endpoint = f"ipc://{name}/feed"
         with speaking("flood", endpoint, AGENTS, EVENTS[per_message], per_message, seed):
-            return read_bare(endpoint, 1 + EVENTS[per_message] // per_message, then)
+            return read_bare(endpoint, 1 + EVENTS[per_message] // per_message, read)
+
+
+def _estimating() -> Callable[[bytes], object]:
+    blend = default_estimators()
+
+    def read(payload: bytes) -> None:
+        for event in read_plain(payload) or ():
+            for agent in blend.observe(event, 0.0):
+                blend.renew(agent, 0.0, -1.0)
+
+    return read
 
 
 def _daemon(per_message: int, seed: int, redis: Mapping[str, Any]) -> float:
@@ -65,11 +83,9 @@ def _daemon(per_message: int, seed: int, redis: Mapping[str, Any]) -> float:
 
 async def time_daemon(folder: Path, messages: int, store: Mapping[str, Any]) -> float:
     """Return the seconds in which a daemon takes in so many messages that wait for it."""
-    watch = Stopwatch(messages)
     async with asyncio.timeout(WITHIN), daemon(folder, redis=store) as sidecar:
-        # It hears of each message where a recorder would, and writes nothing.
-        sidecar.recorder = watch  # type: ignore[assignment]
-        async with reading(sidecar, f"ipc://{folder}/flood"):
+        watch = Stopwatch(sidecar, messages)
+        async with reading(watch, f"ipc://{folder}/flood"):
             await watch.done.wait()
         assert len(sidecar.population.board) > 0
     return watch.seconds

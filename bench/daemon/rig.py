@@ -14,13 +14,16 @@ import zmq
 
 from bench.daemon.said import SIMULATION, opening
 from scalesim_client.codec import decode
-from scalesim_daemon.app import running
+from scalesim_client.events import Event
+from scalesim_daemon.app import running, settle
 from scalesim_daemon.feed import Feed
+from scalesim_daemon.gate import Verdict
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.setting_sources import load_settings
 from scalesim_daemon.settings import RunMode, Settings
+from scalesim_daemon.wire import read_plain
 
 
 def settings(folder: Path, **more: Any) -> Settings:
@@ -40,15 +43,16 @@ def settings(folder: Path, **more: Any) -> Settings:
 
 @asynccontextmanager
 async def daemon(folder: Path, **more: Any) -> AsyncIterator[Sidecar]:
-    """Run a whole daemon, as `scalesimd serve` does, with a stopwatch on its feed."""
+    """Run a whole daemon, as `scalesimd serve` does."""
     async with running(settings(folder, **more)) as sidecar:
+        settle()
         yield sidecar
 
 
 @asynccontextmanager
-async def reading(sidecar: Sidecar, endpoint: str) -> AsyncIterator[None]:
+async def reading(watch: Stopwatch, endpoint: str) -> AsyncIterator[None]:
     """Give a daemon one more ROUTER, as its own one is, from now on: somebody may wait there already."""
-    feed = Feed(sidecar, endpoint, ())
+    feed = Feed(watch, endpoint, ())  # type: ignore[arg-type]
     task = asyncio.create_task(feed.run())
     try:
         yield
@@ -66,33 +70,53 @@ def still(folder: Path) -> Sidecar:
 
 
 class Stopwatch:
-    """Stands where a recording of the feed would be written: notes when the first message and when the last of
-    `messages` is taken in."""
+    """Stands between a door and the daemon: notes when the first message and when the last of `messages` has been taken
+    in, dues and all."""
 
-    def __init__(self, messages: int) -> None:
+    recorder = None
+
+    def __init__(self, sidecar: Sidecar, messages: int) -> None:
         self.done = asyncio.Event()
+        self.gate = sidecar.gate
+        self._sidecar = sidecar
         self._left = messages
-        self.began = 0.0
-        self.ended = 0.0
+        self._began = 0.0
+        self._ended = 0.0
 
-    def message(self, topic: str, seq: int | None, raws: Sequence[object]) -> None:
-        """One message is being taken in."""
-        if not seq:
-            self.began = thread_time()
+    def admit(self, topic: str, seq: int | None, raws: Sequence[object], peer: bytes | None) -> Verdict:
+        """Pass a message on of which the events are to be looked at one by one."""
         self._left -= 1
+        return self._sidecar.admit(topic, seq, raws, peer)
+
+    def admit_plain(
+        self, topic: str, seq: int | None, events: Sequence[Event], peer: bytes | None
+    ) -> Verdict:
+        """Pass a plain message on."""
+        self._left -= 1
+        return self._sidecar.admit_plain(topic, seq, events, peer)
+
+    def take_in(self) -> None:
+        """Have all of it applied that has been passed on."""
+        self._began = self._began or thread_time()
+        self._sidecar.take_in()
         if not self._left:
-            self.ended = thread_time()
+            self._ended = thread_time()
             self.done.set()
 
     @property
     def seconds(self) -> float:
         """CPU seconds of this thread from the first to the last."""
-        return self.ended - self.began
+        return self._ended - self._began
 
 
 def say(sidecar: Sidecar, payload: bytes, seq: int) -> None:
     """Have a message decoded and admitted, as a door does."""
-    sidecar.admit(SIMULATION, seq, decode(payload)[1])
+    plain = read_plain(payload)
+    if plain is None:
+        sidecar.admit(SIMULATION, seq, decode(payload)[1])
+    else:
+        sidecar.admit_plain(SIMULATION, seq, plain)
+        sidecar.take_in()
 
 
 def open_stream(sidecar: Sidecar) -> None:
@@ -100,23 +124,20 @@ def open_stream(sidecar: Sidecar) -> None:
     sidecar.admit(SIMULATION, 0, [opening().to_wire()])
 
 
-def read_bare(endpoint: str, messages: int, then: Callable[[list[Any]], object] | None = None) -> float:
-    """Receive so many messages at a ROUTER and decode each, and `then` do that with its events; return this
-    thread's CPU seconds from the first to the last."""
+def read_bare(
+    endpoint: str, messages: int, read: Callable[[bytes], object] = msgspec.msgpack.decode
+) -> float:
+    """Receive so many messages at a ROUTER and `read` each; return this thread's CPU seconds from the first to the
+    last."""
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.LINGER, 0)
-    read = msgspec.msgpack.decode
     try:
         socket.bind(endpoint)
         read(socket.recv_multipart()[-1])
         began = thread_time()
-        if then is None:
-            for _ in range(messages - 1):
-                read(socket.recv_multipart()[-1])
-        else:
-            for _ in range(messages - 1):
-                then(read(socket.recv_multipart()[-1])[1])
+        for _ in range(messages - 1):
+            read(socket.recv_multipart()[-1])
         return thread_time() - began
     finally:
         context.destroy(linger=0)

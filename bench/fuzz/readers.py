@@ -33,6 +33,7 @@ from scalesim_daemon.setting_sources import load_settings
 from scalesim_daemon.settings import ConfigError
 from scalesim_daemon.sscheduler import BadUpdate, read_update
 from scalesim_daemon.view import EngineView
+from scalesim_daemon.wire import parse_all, read_plain
 
 ROOT = Path(__file__).parents[2]
 BETWEEN_FRAMES = b"\x00\xff\x00\xfe"
@@ -69,13 +70,20 @@ def _feed() -> Read:
         taken += 1
         if taken % LIVES == 0:
             gate, population = Gate(), Population()
-        frames = data.split(BETWEEN_FRAMES)
+        frames, plain = data.split(BETWEEN_FRAMES), None
         try:
             topic, seq, payload = unpack_frames(frames) if len(frames) > 1 else ("anonymous", None, data)
+            plain = read_plain(payload)
+            # What is plain has to be valid one by one, too.
             _, raws = decode(payload)
         except ValueError:
+            assert not plain
             return None
-        verdict = gate.admit(topic, seq, raws)
+        if plain:
+            assert not parse_all(raws)[1]
+            verdict = gate.judge(topic, seq, plain)
+        else:
+            verdict = gate.admit(topic, seq, raws)
         population.apply(verdict.admitted, float(taken))
         return population.take_changes()
 

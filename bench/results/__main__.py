@@ -1,13 +1,15 @@
-"""`python -m bench.results`: writes docs/results.md and its plots, and the tables of docs/reliability.md, from
-docs/results/*.json; runs nothing."""
+"""`python -m bench.results`: writes docs/results.md and its plots, and the figures of docs/reliability.md and
+docs/performance.md, from docs/results/*.json; runs nothing."""
 
 from __future__ import annotations
 
 import argparse
+import json
 
 from bench.chaos import page as reliability
 from bench.results.files import FOLDER, PAGE, load
 from bench.results.page import render
+from bench.results.performance import FIGURES, PERFORMANCE, filled
 from bench.results.plots import draw
 
 
@@ -19,6 +21,8 @@ def main() -> None:
     PAGE.write_text(render(files), encoding="utf-8")
     draw(files, FOLDER)
     reliability.main()
+    found = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else None
+    PERFORMANCE.write_text(filled(PERFORMANCE.read_text(encoding="utf-8"), found), encoding="utf-8")
     print(f"{PAGE}: {', '.join(title for title, classes in files.sources.items() if classes)}")
 
 

@@ -12,6 +12,7 @@ import json as jsonlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 import msgpack
@@ -125,9 +126,14 @@ def unpack_frames(frames: Sequence[bytes]) -> tuple[str, int, bytes]:
     topic, seq, payload = frames
     if len(seq) != _SEQ_BYTES:
         raise ValueError(f"the sequence number has {_SEQ_BYTES} bytes, got {len(seq)}")
+    return _name_of(topic), int.from_bytes(seq, "big"), payload
+
+
+@lru_cache
+def _name_of(topic: bytes) -> str:
     name = topic.decode()
     check_id("topic", name)
-    return name, int.from_bytes(seq, "big"), payload
+    return name
 
 
 def pack_control(

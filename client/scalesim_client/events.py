@@ -60,6 +60,9 @@ class Event:
                 wire[field.name.rstrip("_")] = value
         return wire
 
+    def check_together(self) -> None:
+        """Raise `ValueError` for fields of which each is valid and that don't go together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentEvent(Event):
@@ -158,6 +161,10 @@ class ActivityStarted(AgentEvent):
         check_id("agent", self.agent)
         check_amount("for", self.for_)
         check_amount("until", self.until)
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Raise `ValueError` unless there is exactly one of `for` and `until`."""
         if (self.for_ is None) == (self.until is None):
             raise ValueError("give exactly one of 'for' and 'until'")
 
@@ -211,10 +218,14 @@ class PathDeclared(Event):
     def __post_init__(self) -> None:
         check_id("path", self.path)
         check_amount("hop", self.hop)
-        if (self.edges is None) == (self.nodes is None):
-            raise ValueError("give exactly one of 'edges' and 'nodes'")
+        self.check_together()
         for node in (*(self.nodes or ()), *chain.from_iterable(self.edges or ())):
             check_id("nodes", node)
+
+    def check_together(self) -> None:
+        """Raise `ValueError` unless there is exactly one of `edges` and `nodes`."""
+        if (self.edges is None) == (self.nodes is None):
+            raise ValueError("give exactly one of 'edges' and 'nodes'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +259,10 @@ class PlanDeclared(Event):
         check_amount("not_before", self.not_before)
         for agent in self.agents:
             check_id("agents", agent)
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Raise `ValueError` for probabilities beside `at`, not one per agent, or beyond 0..1."""
         if self.probabilities is not None:
             if self.at is not None:
                 raise ValueError("give at most one of 'at' and 'probabilities'")

@@ -13,6 +13,10 @@ class Arrival(Enum):
     GAP = auto()
 
 
+# Members of an enumeration are slow to look up in Python 3.11.
+_NEXT, _DUPLICATE, _GAP = Arrival
+
+
 class Sequence:
     """Tells new messages from old ones. `last` is the newest number admitted, -1 before the first."""
 
@@ -23,8 +27,8 @@ class Sequence:
 
     def admit(self, seq: int) -> Arrival:
         """Classify `seq`; a message after a gap is admitted all the same."""
-        if seq <= self.last:
-            return Arrival.DUPLICATE
-        arrival = Arrival.NEXT if seq == self.last + 1 else Arrival.GAP
+        last = self.last
+        if seq <= last:
+            return _DUPLICATE
         self.last = seq
-        return arrival
+        return _NEXT if seq == last + 1 else _GAP

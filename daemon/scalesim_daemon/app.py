@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ from scalesim_daemon.admin.access import read_tokens
 from scalesim_daemon.admin.reload import NotReadable, reload
 from scalesim_daemon.admin.steering import switch_mode
 from scalesim_daemon.admin.stream import Hub
+from scalesim_daemon.allocation import map_large_blocks
 from scalesim_daemon.api import build_api, build_front_door
 from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.connections import Places, bounded
@@ -58,6 +60,7 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     # What has just read its configuration has no need to read it again.
     loop.add_signal_handler(signal.SIGHUP, log.debug, "still starting")
     async with running(settings, reread) as sidecar:
+        settle()
         loop.add_signal_handler(signal.SIGHUP, partial(_reload, sidecar))
         more = {"gateway": sidecar.gateway_url} if sidecar.gateway_url else {}
         log.info(
@@ -74,6 +77,13 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def settle() -> None:
+    """Have the garbage collector pass over all that a start has made, which stays until the end: to look through it
+    holds up the loop and finds nothing."""
+    gc.collect()
+    gc.freeze()
+
+
 def _reload(sidecar: Sidecar) -> None:
     with suppress(ConfigError, NotReadable):  # The log says why.
         reload(sidecar)
@@ -85,6 +95,7 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
 
     A part that fails ends the daemon: its supervisor starts it anew, and engines and simulations don't mind.
     """
+    map_large_blocks()
     tokens = read_tokens(settings.api)
     async with AsyncExitStack() as stack:
         doors = _doors(stack, settings)

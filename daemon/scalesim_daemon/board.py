@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import KeysView, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+import msgspec
 
 from scalesim_client.events import ClockKind
 from scalesim_daemon.clock import StreamClock
@@ -18,21 +20,35 @@ def overdue_after(clock: StreamClock) -> float:
     return clock.step
 
 
-class Due(NamedTuple):
-    """An estimate with the clock that it is in."""
+class Due(msgspec.Struct, frozen=True, gc=False):
+    """What one source foresees of an agent: an estimate, with the clock that it is in. The board has one for nearly
+    every agent: it is no larger than it has to be, and the garbage collector needn't look at it."""
 
-    estimate: Estimate
+    at: float
+    confidence: float
+    why: str
     clock: StreamClock
+    source: str
+
+    @classmethod
+    def of(cls, estimate: Estimate, clock: StreamClock, source: str) -> Self:
+        """Return what an estimate of a source comes to."""
+        return cls(*estimate, clock, source)
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate, in the clock's units."""
+        return Estimate(self.at, self.confidence, self.why)
 
     @property
     def overdue(self) -> bool:
         """Whether the invocation should have come more than a step ago: then the agent counts as far."""
-        return self.estimate.due < self.clock.now - overdue_after(self.clock)
+        return self.at < self.clock.now - overdue_after(self.clock)
 
     @property
     def distance(self) -> float:
         """The invocation distance in the clock's units; infinity where it is overdue."""
-        return math.inf if self.overdue else self.estimate.distance(self.clock.now)
+        return math.inf if self.overdue else max(0.0, self.at - self.clock.now)
 
     @property
     def seconds(self) -> float:
@@ -47,7 +63,7 @@ class Due(NamedTuple):
     @property
     def basis(self) -> str:
         """Why, for people."""
-        return f"{OVERDUE}: {self.estimate.basis}" if self.overdue else self.estimate.basis
+        return f"{OVERDUE}: {self.why}" if self.overdue else self.why
 
 
 class DueRecord(NamedTuple):
@@ -64,52 +80,59 @@ class DueBoard:
     """Keeps one due per agent and stream; an agent's own is the nearest of them."""
 
     def __init__(self) -> None:
-        self._dues: dict[str, tuple[tuple[str, Due], ...]] = {}
-        """Per agent, which source foresees what. Nearly all agents have one: then this is small."""
+        self._dues: dict[str, Due | tuple[Due, ...]] = {}
+        """Per agent its due; of the few of whom several sources speak, one of each."""
 
     def put(self, agent: str, source: str, due: Due | None) -> bool:
         """Set what `source` estimates for the agent, None for nothing; return whether it was anything else before."""
-        told = self._dues.get(agent, ())
-        now = () if due is None else ((source, due),)
-        for place, (teller, before) in enumerate(told):
-            if teller == source:
+        known = self._dues.get(agent)
+        if known is None or (not isinstance(known, tuple) and known.source == source):
+            # Nobody else speaks of it, as of nearly all agents.
+            if known == due:
+                return False
+            if due is None:
+                del self._dues[agent]
+            else:
+                self._dues[agent] = due
+            return True
+        told = self._told(agent)
+        for place, before in enumerate(told):
+            if before.source == source:
                 if before == due:
                     return False
-                now = (*told[:place], *now, *told[place + 1 :]) if len(told) > 1 else now
+                now = (*told[:place], *(() if due is None else (due,)), *told[place + 1 :])
                 break
         else:
             if due is None:
                 return False
-            now = (*told, *now)
+            now = (*told, due)
         if now:
-            self._dues[agent] = now
+            self._dues[agent] = now[0] if len(now) == 1 else now
         else:
             del self._dues[agent]
         return True
 
     def get(self, agent: str) -> Due | None:
         """Return the agent's nearest due, None where no invocation is foreseen."""
-        nearest = self.nearest(agent)
-        return None if nearest is None else nearest[1]
+        told = self._dues.get(agent)
+        return min(told, key=_seconds) if isinstance(told, tuple) else told
 
     def nearest(self, agent: str) -> tuple[str, Due] | None:
         """Return the agent's nearest due and the source whose it is, None where no invocation is foreseen."""
-        dues = self._dues.get(agent)
-        if dues is None:
-            return None
-        return dues[0] if len(dues) == 1 else min(dues, key=_seconds)
+        due = self.get(agent)
+        return None if due is None else (due.source, due)
 
     def told(self, agent: str) -> tuple[tuple[str, Due], ...]:
         """Return the dues that sources have for the agent, each with its source."""
-        return self._dues.get(agent, ())
+        return tuple([(due.source, due) for due in self._told(agent)])
 
     def told_by(self, source: str, agent: str) -> Due | None:
         """Return the due that one source has for the agent, None where it foresees no invocation."""
-        return next((due for teller, due in self._dues.get(agent, ()) if teller == source), None)
+        return next((due for due in self._told(agent) if due.source == source), None)
 
     def streams(self, agent: str) -> int:
         """Return how many sources have a due for the agent."""
-        return len(self._dues.get(agent, ()))
+        return len(self._told(agent))
 
     def seconds(self, agent: str) -> float:
         """Return the agent's distance in wall seconds, infinity where no invocation is foreseen."""
@@ -124,6 +147,10 @@ class DueBoard:
         """Return how many agents have a due."""
         return len(self._dues)
 
+    def _told(self, agent: str) -> tuple[Due, ...]:
+        told = self._dues.get(agent, ())
+        return told if isinstance(told, tuple) else (told,)
 
-def _seconds(told: tuple[str, Due]) -> float:
-    return told[1].seconds
+
+def _seconds(due: Due) -> float:
+    return due.seconds

@@ -5,9 +5,9 @@ The wire is described where it is read: `scalesim_adapters.dues`.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Collection, Iterable
+from functools import partial
 from time import time_ns
 
 import msgspec
@@ -15,10 +15,12 @@ import zmq
 from zmq.auth.asyncio import AsyncioAuthenticator
 
 from scalesim_adapters.dues import TOPIC, DueMessage
-from scalesim_daemon.board import overdue_after
+from scalesim_daemon.board import Due, overdue_after
+from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.curve import guard
 from scalesim_daemon.population import Changes, Population
 from scalesim_daemon.settings import ConfigError, CurveSettings
+from scalesim_estimators import Calendar, day_of
 
 HEARTBEAT_SECONDS = 0.5
 # A snapshot in between also lets listeners forget the clocks of sources that are gone.
@@ -29,7 +31,8 @@ SUBSCRIPTIONS_A_CYCLE = 1000
 
 # The clock of agents that are pinned or being served: no due is nearer.
 _NOW_CLOCK = ""
-_NOW = (_NOW_CLOCK, -math.inf)
+_NOW = Due(-math.inf, 1.0, "", StreamClock("step"), _NOW_CLOCK)
+_STALE = 64
 
 _Place = tuple[str, float]
 
@@ -41,9 +44,10 @@ class DueLedger:
         self._population = population
         self._marked: set[str] = set()
         self._pinned: Collection[str] = frozenset()
-        self._told: dict[str, _Place] = {}
+        self._told: dict[str, Due] = {}
+        """Per agent what the board had when it was told."""
         self._told_clocks: dict[str, tuple[float, float]] = {}
-        self._passing: dict[str, list[tuple[float, str]]] = {}
+        self._passing: dict[str, Calendar[str]] = {}
         self._several: set[str] = set()
 
     def mark(self, changes: Changes) -> None:
@@ -84,38 +88,54 @@ class DueLedger:
         """Return the agents that aren't told as they are now."""
         changed: dict[str, _Place | None] = {}
         for agent in agents:
-            place = self._place(agent)
-            if place == self._told.get(agent):
+            due, told = self._due(agent), self._told.get(agent)
+            if _place(due) == _place(told):
                 continue
-            changed[agent] = place
-            if place is None:
+            changed[agent] = _place(due)
+            if due is None:
                 del self._told[agent]
                 continue
-            self._told[agent] = place
-            if place != _NOW:
-                heapq.heappush(self._passing.setdefault(place[0], []), (place[1], agent))
+            self._told[agent] = due
+            if due is not _NOW:
+                self._expect(agent, due)
         return changed
 
-    def _place(self, agent: str) -> _Place | None:
+    def _due(self, agent: str) -> Due | None:
         board = self._population.board
         (self._several.add if board.streams(agent) > 1 else self._several.discard)(agent)
         known = self._population.agents.get(agent)
         if agent in self._pinned or (known is not None and known.in_flight > 0):
             return _NOW
-        nearest = board.nearest(agent)
-        if nearest is None or not math.isfinite(nearest[1].distance):
-            return None
-        return nearest[0], nearest[1].estimate.due
+        due = board.get(agent)
+        return None if due is None or not math.isfinite(due.distance) else due
+
+    def _expect(self, agent: str, due: Due) -> None:
+        """See to it that the agent is looked at when its due has passed."""
+        source = due.source
+        if source not in self._passing:
+            self._passing[source] = Calendar(day_of(due.clock.kind), partial(self._told_by, source))
+        passing = self._passing[source]
+        passing.put(agent, due.at)
+        if len(passing) > 2 * len(self._told) + _STALE:
+            told = ((agent, due.at) for agent, due in self._told.items() if due.source == source)
+            passing.refill(told)
+
+    def _told_by(self, source: str, agent: str) -> float:
+        due = self._told.get(agent)
+        return due.at if due is not None and due.source == source else math.inf
 
     def _overdue(self, ticked: Iterable[str]) -> set[str]:
         """Return the agents whose due has passed by so much that it may no longer hold."""
-        overdue = set()
-        clocks = self._population.clocks()
-        for name in ticked:
-            clock, passing = clocks[name][1], self._passing.get(name, [])
-            while passing and passing[0][0] < clock.now - overdue_after(clock):
-                overdue.add(heapq.heappop(passing)[1])
-        return overdue
+        clocks = {name: self._population.clocks()[name][1] for name in ticked if name in self._passing}
+        return {
+            agent
+            for name, clock in clocks.items()
+            for agent in self._passing[name].passed(clock.now - overdue_after(clock))
+        }
+
+
+def _place(due: Due | None) -> _Place | None:
+    return None if due is None else (due.source, due.at)
 
 
 class Broadcast:

@@ -22,7 +22,7 @@ from scalesim_daemon.curve import Keys, guard
 from scalesim_daemon.gate import Verdict
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.settings import ConfigError, CurveSettings, SubscribeSettings
-from scalesim_daemon.wire import Refused
+from scalesim_daemon.wire import Refused, read_plain
 
 ANONYMOUS = "anonymous"
 FRAME_ALLOWANCE = 1024
@@ -122,28 +122,30 @@ class Feed:
     async def _route(self) -> None:
         while True:
             first = await self._router.recv_multipart(copy=False)
-            self._serve(first[-1], *(frame.bytes for frame in first))
+            self._serve(first[-1], [frame.bytes for frame in first])
             until = monotonic() + TURN_SECONDS
             # What has come meanwhile costs no turn of the loop each.
             with suppress(zmq.Again):
                 while monotonic() < until:
                     self._serve(*self._receive())
+            self._sidecar.take_in()
             await asyncio.sleep(0)
 
-    def _receive(self) -> tuple[zmq.Frame, *tuple[bytes, ...]]:
+    def _receive(self) -> tuple[zmq.Frame, list[bytes]]:
         """Return a message that has come, its last frame also as such. Raises `zmq.Again` where there is none. Whether
         another frame follows is asked of the frame: the socket takes several times as long to tell."""
-        parts = [self._plain.recv(zmq.NOBLOCK)]
-        while True:
-            frame = self._plain.recv(zmq.NOBLOCK, copy=False)
+        receive = self._plain.recv
+        parts = [receive(zmq.NOBLOCK)]
+        while (frame := receive(zmq.NOBLOCK, copy=False)).more:
             parts.append(frame.bytes)
-            if not frame.more:
-                return frame, *parts
+        parts.append(frame.bytes)
+        return frame, parts
 
-    def _serve(self, last: zmq.Frame, identity: bytes, *frames: bytes) -> None:
+    def _serve(self, last: zmq.Frame, parts: Sequence[bytes]) -> None:
         """Take one message in, and answer where its sender has to know. A ROUTER never waits to send. Which key its
         sender has is known of a frame."""
         key = None if self._keys is None else str(last.get("User-Id")).encode()
+        identity, *frames = parts
         verdict = self._take(frames, identity, key)
         if verdict is None or not (verdict.welcome or verdict.resync):
             return
@@ -168,6 +170,7 @@ class Feed:
                 await self._replay(publisher.replay, seen + 1, seq)
             seen = seen if seq is None else seq
             self._take(frames)
+            self._sidecar.take_in()
             # What has come already is received without a turn of the loop, here and in a replay.
             await asyncio.sleep(0)
 
@@ -184,6 +187,7 @@ class Feed:
                     if seq is None or seq >= stop:
                         return
                     self._take(frames)
+                    self._sidecar.take_in()
                     await asyncio.sleep(0)
         except TimeoutError:
             log.warning(
@@ -198,11 +202,12 @@ class Feed:
         """Judge one message; return None where it isn't of our form at all."""
         try:
             if len(frames) == 1:
-                topic, seq = ANONYMOUS, None
-                _, raws = decode(frames[0])
+                topic, seq, payload = ANONYMOUS, None, frames[0]
             else:
                 topic, seq, payload = unpack_frames(frames)
-                _, raws = decode(payload)
+            # A recording has the maps as they were sent.
+            plain = read_plain(payload) if self._sidecar.recorder is None else None
+            raws = () if plain else decode(payload)[1]
         except ValueError as error:
             self._sidecar.gate.counts["malformed"] += 1
             self._sampler.refused("?", [Refused("?", str(error))])
@@ -212,7 +217,10 @@ class Feed:
             self._sidecar.gate.counts["foreign"] += 1
             self._sampler.refused(topic, [Refused("stream", why)])
             return Verdict(welcome=True, error=why)
-        verdict = self._sidecar.admit(topic, seq, raws, peer)
+        if plain:
+            verdict = self._sidecar.admit_plain(topic, seq, plain, peer)
+        else:
+            verdict = self._sidecar.admit(topic, seq, raws, peer)
         self._sampler.refused(topic, verdict.refused)
         return verdict
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from scalesim_client.events import (
     SCHEMA_VERSION,
@@ -31,6 +32,7 @@ GONE_SECONDS = 24 * 3600.0
 """So long after its last word any stream does: as long as Redis keeps what a closed one said."""
 _SWEEP_SECONDS = 1.0
 _FULL = f"{MAX_SOURCES} sources are open, which is the most: close some"
+_NEXT = Arrival.NEXT
 _OF_STREAMS = frozenset({StreamOpened, StreamClosed, StateSnapshot})
 """Events about a stream itself; all others are said of its agents and its clock."""
 
@@ -54,8 +56,7 @@ class Opened:
     stream: Stream
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """Events that hold on top of what the stream said before."""
 
     stream: Stream
@@ -84,7 +85,7 @@ class Closed:
 Admitted = Opened | Said | Restated | Closed
 
 
-class Verdict(NamedTuple):
+class Verdict(Struct, frozen=True):
     """What the gate made of one message: what to apply, what was refused, and what to tell the sender.
 
     `accepted` counts the events that were neither refused nor dropped with the whole message."""
@@ -130,6 +131,7 @@ class Gate:
         # In the order in which they were last heard.
         self._sources: dict[str, _Source] = {}
         self._now = self._swept = 0.0
+        self._latest: _Source | None = None
         self.counts: Counter[str] = Counter()
         self.unknown_types: Counter[str] = Counter()
 
@@ -165,18 +167,35 @@ class Gate:
                 yield topic
 
     def admit(self, topic: str, seq: int | None, raws: Seq[object], peer: bytes | None = None) -> Verdict:
-        """Judge one message of the source `topic`; `seq` is None where the door has no numbering. `peer` is the
-        connection that it came by: a source speaks through the one that opened it."""
+        """Judge one message of the source `topic`, of maps as on the wire: see `judge`."""
         events, refused = parse_all(raws)
-        self.counts["events"] += len(events)
         for refusal in refused:
             self._count_refusal(refusal)
-        if events and isinstance(events[0], StreamOpened):
-            verdict = self._open(topic, seq, events[0], events[1:], refused)
-            if verdict.error is None and topic in self._sources:
-                self._sources[topic].peer = peer
-                self._heard(topic)
-            return verdict
+        if _OF_STREAMS.isdisjoint(map(type, events)):
+            return self.judge(topic, seq, events, refused, peer)
+        if not isinstance(events[0], StreamOpened):
+            return self.judge(topic, seq, events, refused, peer, of_streams=True)
+        self.counts["events"] += len(events)
+        verdict = self._open(topic, seq, events[0], events[1:], refused)
+        if verdict.error is None and topic in self._sources:
+            self._sources[topic].peer = peer
+            self._heard(topic)
+        return verdict
+
+    def judge(
+        self,
+        topic: str,
+        seq: int | None,
+        events: Seq[Event],
+        refused: Seq[Refused] = (),
+        peer: bytes | None = None,
+        *,
+        of_streams: bool = False,
+    ) -> Verdict:
+        """Judge one message of the source `topic` that doesn't open it, and in which some events were `refused`
+        already; `seq` is None where the door has no numbering. `peer` is the connection that it came by: a source
+        speaks through the one that opened it. Some events may be `of_streams` themselves."""
+        self.counts["events"] += len(events)
         source = self._sources.get(topic)
         if source is not None and source.peer != peer and source.peer is not None:
             self.counts["fenced"] += 1
@@ -192,21 +211,28 @@ class Gate:
         if source is None:
             self.counts["unopened"] += 1
             return Verdict(refused=refused, resync=True)
-        self._heard(topic)
-        if seq is not None:
-            arrival = source.sequence.admit(seq)
+        if source is self._latest:
+            source.heard = self._now
+        else:
+            self._heard(topic)
+        arrival = _NEXT if seq is None else source.sequence.admit(seq)
+        if arrival is not _NEXT:
             if arrival is Arrival.DUPLICATE:
                 self.counts["duplicates"] += 1
                 return Verdict(last_seq=source.sequence.last)
-            if arrival is Arrival.GAP:
-                self.counts["gaps"] += 1
-                source.lost()
-        admitted = [*forgotten, *self._sort(source, events)]
+            self.counts["gaps"] += 1
+            source.lost()
+        if of_streams or source.parts or not events:
+            admitted = self._sort(source, events)
+        else:
+            admitted = [Said(source.stream, events)]
+        if forgotten:
+            admitted = [*forgotten, *admitted]
         last = source.sequence.last
         return Verdict(admitted, refused, resync=source.stale, last_seq=last, accepted=len(events))
 
     def _heard(self, topic: str) -> None:
-        source = self._sources[topic] = self._sources.pop(topic)
+        source = self._latest = self._sources[topic] = self._sources.pop(topic)
         source.heard = self._now
 
     def _make_room(self) -> list[Admitted] | None:
@@ -257,8 +283,6 @@ class Gate:
         )
 
     def _sort(self, source: _Source, events: Seq[Event]) -> list[Admitted]:
-        if events and not source.parts and _OF_STREAMS.isdisjoint(map(type, events)):
-            return [Said(source.stream, events)]
         admitted: list[Admitted] = []
         said: list[Event] = []
         for event in events:

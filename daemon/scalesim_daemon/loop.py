@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from scalesim_adapters.base import MemoryKind
+from scalesim_client.events import Event
 from scalesim_daemon.admin.access import Tokens
 from scalesim_daemon.admin.operations import Operations
 from scalesim_daemon.admin.orders import Orders, recorded, settle
@@ -24,7 +25,7 @@ from scalesim_daemon.changelog import Changelog
 from scalesim_daemon.dashboard.history import History
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.fleet.homes import Homes, served_by
-from scalesim_daemon.gate import Gate, Verdict
+from scalesim_daemon.gate import Admitted, Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.plan_blocks import plan_blocks
@@ -53,6 +54,8 @@ KEPT_DECISIONS = 2000
 # A path is as long as a simulation likes, and so is a list of LoRAs that lie nowhere.
 LONGEST_ERROR = 1000
 MOST_NOT_TAKEN = 1000
+# Events of small messages: more at once would save little, and keep others waiting.
+TAKEN_AT_ONCE = 64
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +105,8 @@ class Sidecar:
     """Calls that nobody announced which the gateway sees being served."""
     ticked_at: float = field(default_factory=monotonic)
     not_taken: dict[str, str] = field(default_factory=dict)
+    _waiting: list[Admitted] = field(default_factory=list)
+    _waiting_events: int = 0
     _linking: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,14 +125,35 @@ class Sidecar:
     ) -> Verdict:
         """Let one message through the gate and apply what it admits. `peer` is the connection that it came by, where
         connections are told apart."""
-        self.counts["messages"] += 1
         if self.recorder is not None:
             self.recorder.message(topic, seq, raws)
         verdict = self.gate.admit(topic, seq, raws, peer)
-        if verdict.admitted:
-            self.population.apply(verdict.admitted, monotonic())
-            self.wake()
+        self._judged(verdict)
+        self.take_in()
         return verdict
+
+    def admit_plain(
+        self, topic: str, seq: int | None, events: Sequence[Event], peer: bytes | None = None
+    ) -> Verdict:
+        """Let a message through the gate of which all is decoded and valid already. What it admits may wait for
+        `take_in`: whoever has several messages at once calls that after the last, before anybody else has a turn."""
+        verdict = self.gate.judge(topic, seq, events, peer=peer)
+        self._judged(verdict)
+        if self._waiting_events >= TAKEN_AT_ONCE:
+            self.take_in()
+        return verdict
+
+    def _judged(self, verdict: Verdict) -> None:
+        self.counts["messages"] += 1
+        self._waiting += verdict.admitted
+        self._waiting_events += verdict.accepted
+
+    def take_in(self) -> None:
+        """Apply what has been admitted."""
+        if self._waiting:
+            admitted, self._waiting, self._waiting_events = self._waiting, [], 0
+            self.population.apply(admitted, monotonic())
+            self.wake()
 
     async def run(self) -> None:
         """Cycle until cancelled: at once when woken, else at every tick. Of a flood half of the time is left for taking
@@ -341,8 +367,7 @@ class Sidecar:
             return None
         agent = self.population.agents.get(key)
         memory = agent.memory if agent is not None else None
-        estimate = due.estimate
-        return DueRecord(estimate.due, due.clock.kind, estimate.confidence, estimate.basis, items_of(memory))
+        return DueRecord(due.at, due.clock.kind, due.confidence, due.why, items_of(memory))
 
     def _plan(self) -> dict[str, EnginePlan]:
         pins = self.pinned()

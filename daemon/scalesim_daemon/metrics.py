@@ -113,6 +113,16 @@ class SidecarCollector(Collector):
             "scalesim_agents_due", "Agents whose next invocation is foreseen.", value=len(population.board)
         )
         yield GaugeMetricFamily(
+            "scalesim_prefix_bytes",
+            "What the contents of declared prefixes take, each once.",
+            value=population.prefixes.bytes,
+        )
+        yield CounterMetricFamily(
+            "scalesim_prefixes_dropped",
+            "Contents of prefixes that there was no room for: not prefetched until they are bound again.",
+            value=population.prefixes.dropped,
+        )
+        yield GaugeMetricFamily(
             "scalesim_invocations_in_flight",
             "Announced invocations being served.",
             value=population.in_flight(),

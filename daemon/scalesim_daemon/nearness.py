@@ -136,7 +136,7 @@ class Order:
         known = self._population.agents.get(agent)
         recency = 0 if known is None else known.recency
         told = self._population.board.told(agent)
-        return tuple([(source, (due.estimate.due, -recency, agent)) for source, due in told])
+        return tuple([(source, (due.at, -recency, agent)) for source, due in told])
 
 
 def _ahead(order: SortedList, clock: StreamClock) -> Iterator[_Entry]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from scalesim_client.events import (
@@ -19,71 +20,48 @@ from scalesim_client.events import (
     MemoryUnbound,
     StepAdvanced,
 )
+from scalesim_daemon.agents import Agent, Changes, Memory
 from scalesim_daemon.board import Due, DueBoard, overdue_after
 from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
-from scalesim_estimators import Blend, Foretold, Quality, default_estimators
+from scalesim_daemon.prefixes import Prefixes, without_content
+from scalesim_estimators import Blend, Estimate, Foretold, Quality, default_estimators
 
-# What changes more of an agent than its due.
-_NOTED = frozenset({InvocationStarted, InvocationFinished, AgentWoken, MemoryBound, MemoryUnbound})
+__all__ = ["SILENT_SECONDS", "Agent", "Changes", "Memory", "Population"]
+
+# What changes more of an agent than its due, by its name on the wire: a reader may have classes of its own.
+_NOTED = frozenset(
+    kind.type for kind in (InvocationStarted, InvocationFinished, AgentWoken, MemoryBound, MemoryUnbound)
+)
 # Four times as long as a publisher waits before it says its state again.
 SILENT_SECONDS = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What an agent bound: a LoRA by directory and served name, and a prompt prefix in one of three forms."""
-
-    lora: str | None = None
-    lora_name: str | None = None
-    token_ids: array[int] | None = None
-    text: str | None = None
-    messages: tuple[Mapping[str, Any], ...] | None = None
-    cache_salt: str | None = None
-    model: str | None = None
-
-
-@dataclass(slots=True)
-class Agent:
-    """One agent, addressed as `<simulation>/<agent>`. `recency` grows with each invocation; 0 is never."""
-
-    key: str
-    in_flight: int = 0
-    recency: int = 0
-    invocations: int = 0
-    memory: Memory | None = None
-
-
-@dataclass(slots=True)
-class Changes:
-    """What happened since it was last taken; agents by key, in order. What is `bound_again` is as it was, but for the
-    content of a LoRA's files, maybe."""
-
-    dues: set[str] = field(default_factory=set)
-    clocks: set[str] = field(default_factory=set)
-    started: list[str] = field(default_factory=list)
-    finished: list[str] = field(default_factory=list)
-    woken: list[str] = field(default_factory=list)
-    bound: list[str] = field(default_factory=list)
-    bound_again: list[str] = field(default_factory=list)
-    unbound: list[str] = field(default_factory=list)
-    unused_loras: list[str] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
-
-
 @dataclass(slots=True)
 class _Voice:
-    """One stream's part: its clock, its estimators, and the agents that it has spoken of; of these, those
-    with requests `in_flight`, and those whose `memory` it has bound. `tells_calls` once it has told of one."""
+    """One stream's part: its clock, its estimators, and the agents that it has spoken of, by name, with their keys; of
+    these, those with requests `in_flight`. `itself` are the sources that it is: one. `tells_calls` once it has told
+    of one. Others are `foreseen` though it has said nothing of them but in a plan or a path. Of those that have
+    `changed` the dues are renewed before anybody looks, or the clock goes on."""
 
     stream: Stream
     clock: StreamClock
     blend: Blend
-    agents: set[str] = field(default_factory=set)
+    itself: tuple[str, ...]
+    keys: dict[str, str] = field(default_factory=dict)
+    foreseen: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, None] = field(default_factory=dict)
     in_flight: Counter[str] = field(default_factory=Counter)
-    memory: set[str] = field(default_factory=set)
     heard: float = 0.0
     tells_calls: bool = False
+
+    def everybody(self) -> Iterator[tuple[str, str]]:
+        """Yield the names and keys of all that it has to do with."""
+        return chain(self.keys.items(), self.foreseen.items())
+
+    def knows(self, name: str, key: str) -> bool:
+        """Whether it has to do with an agent: another simulation's may have the same name."""
+        return key in (self.keys.get(name), self.foreseen.get(name))
 
 
 class Population:
@@ -92,6 +70,7 @@ class Population:
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         self.board = DueBoard()
+        self.prefixes = Prefixes()
         self._voices: dict[str, _Voice] = {}
         self._changes = Changes()
         self._recency = 0
@@ -132,33 +111,36 @@ class Population:
     def foreseen_by(self, source: str) -> dict[str, float]:
         """Return the names of the agents of which a source expects an invocation, each with its due."""
         voice = self._voices.get(source)
-        dues = ((key, self.board.told_by(source, key)) for key in (() if voice is None else voice.agents))
-        return {key.partition("/")[2]: due.estimate.due for key, due in dues if due is not None}
+        everybody = () if voice is None else voice.everybody()
+        dues = ((name, self.board.told_by(source, key)) for name, key in everybody)
+        return {name: due.at for name, due in dues if due is not None}
 
     def in_flight(self) -> int:
         """Return how many announced invocations are being served now."""
         return sum(voice.in_flight.total() for voice in self._voices.values())
 
     def apply(self, admitted: Iterable[Admitted], wall: float) -> None:
-        """Take in what the gate admitted."""
+        """Take in what the gate admitted. An agent's due is renewed once, whatever was said of it."""
+        heard: set[str] = set()
         for item in admitted:
+            stream = item.stream
+            heard.add(stream.source)
             match item:
-                case Opened(stream):
+                case Said():
+                    voice = self._voices.get(stream.source) or self._open(stream)
+                    self._observe(voice, item.events, wall)
+                case Opened():
                     self._close(stream.source)
                     self._open(stream)
-                case Said(stream, events):
-                    voice = self._voices.get(stream.source) or self._open(stream)
-                    for event in events:
-                        self._observe(voice, event, wall)
-                case Restated(stream, events, now):
-                    self._restate(stream, events, now, wall)
-                case Closed(stream):
+                case Restated():
+                    self._restate(stream, item.events, item.now, wall)
+                case Closed():
                     self._close(stream.source)
                     if all(voice.stream.simulation != stream.simulation for voice in self._voices.values()):
                         self._changes.closed.append(stream.simulation)
-            heard = self._voices.get(item.stream.source)
-            if heard is not None:
-                heard.heard = wall
+        for voice in filter(None, map(self._voices.get, heard)):
+            voice.heard = wall
+            self._renew(voice)
 
     def give_up_silent(self, wall: float) -> None:
         """Take the requests of sources that have been silent for long as ended: what would tell their end was lost."""
@@ -171,15 +153,19 @@ class Population:
 
     def _open(self, stream: Stream, earlier: Blend | None = None) -> _Voice:
         blend = Foretold(stream.clock) if stream.teller else default_estimators(stream.clock, earlier)
-        voice = self._voices[stream.source] = _Voice(stream, StreamClock(stream.clock), blend)
+        voice = _Voice(stream, StreamClock(stream.clock), blend, (stream.source,))
+        self._voices[stream.source] = voice
         return voice
 
     def _restate(
         self, stream: Stream, events: Iterable[tuple[Event, float | None]], now: float | None, wall: float
     ) -> None:
         old = self._voices.get(stream.source)
+        if old is not None:
+            self._renew(old)
         voice = self._open(stream, old.blend if old else None)
         if old is not None:
+            self._disclaim(old)
             voice.clock, voice.tells_calls = old.clock, old.tells_calls
         if now is not None:
             if not voice.clock.advance(now, wall):
@@ -187,7 +173,7 @@ class Population:
                 voice.clock = voice.clock.begun_anew()
             self._changes.clocks.add(stream.source)
         for event, said_at in events:
-            self._observe(voice, event, wall, said_at=said_at, restated=True)
+            self._observe(voice, (event,), wall, said_at=said_at, restated=True)
         self._compare_in_flight(old.in_flight if old else Counter(), voice.in_flight)
         if old is not None:
             self._retract(old, keep=voice)
@@ -195,6 +181,7 @@ class Population:
     def _close(self, source: str) -> None:
         voice = self._voices.pop(source, None)
         if voice is not None:
+            self._disclaim(voice)
             self._retract(voice, keep=None)
 
     def _retract(self, voice: _Voice, keep: _Voice | None) -> None:
@@ -205,14 +192,19 @@ class Population:
             # A snapshot may have released the agent.
             if key in self.agents:
                 self.agents[key].in_flight -= count
-        for key in voice.agents:
-            if keep is not None and key in keep.agents:
-                self._estimate(keep, key)
+        for name, key in voice.everybody():
+            if keep is not None and keep.knows(name, key):
+                keep.changed[name] = None
             else:
-                voice.blend.forget(key.partition("/")[2])
+                voice.blend.forget(name)
                 self._unsay(voice, key)
-        for key in voice.memory:
             self._unbind_if_unsaid(key)
+
+    def _disclaim(self, voice: _Voice) -> None:
+        """What a voice has bound is its no longer; whether it stays bound is seen later."""
+        for _, key in voice.everybody():
+            if key in self.agents:
+                self.agents[key].disclaim(voice.itself)
 
     def _compare_in_flight(self, before: Counter[str], after: Counter[str]) -> None:
         """Report the requests whose start or end was missed."""
@@ -223,18 +215,15 @@ class Population:
         """The voice no longer speaks of the agent; when none does, it is gone."""
         self.board.put(key, voice.stream.source, None)
         self._changes.dues.add(key)
-        if not any(key in other.agents for other in self._voices.values()) and key in self.agents:
+        name = key.partition("/")[2]
+        if key in self.agents and not any(other.knows(name, key) for other in self._voices.values()):
             self._remember(self.agents[key], None)
             del self.agents[key]
             self._changes.unbound.append(key)
 
     def _unbind_if_unsaid(self, key: str) -> None:
         agent = self.agents.get(key)
-        if (
-            agent is None
-            or agent.memory is None
-            or any(key in other.memory for other in self._voices.values())
-        ):
+        if agent is None or agent.memory is None or agent.bound_by:
             return
         self._remember(agent, None)
         self._changes.unbound.append(key)
@@ -242,61 +231,63 @@ class Population:
     def _observe(
         self,
         voice: _Voice,
-        event: Event,
+        events: Iterable[Event],
         wall: float,
         *,
         said_at: float | None = None,
         restated: bool = False,
     ) -> None:
-        if isinstance(event, StepAdvanced):
-            if not voice.clock.advance(event.now, wall):
-                self._rewind(voice)
-            for late in voice.blend.lapsed(voice.clock.now - overdue_after(voice.clock)):
-                self._estimate(voice, f"{voice.stream.simulation}/{late}", late)
-            self._changes.clocks.add(voice.stream.source)
-            return
+        """Take events in, in order. Whose due they may change is noted: nobody looks between two of a message."""
         now = voice.clock.now if said_at is None else min(said_at, voice.clock.now)
-        simulation = voice.stream.simulation
-        name, key = getattr(event, "agent", None), ""
-        if name is not None:
-            key = f"{simulation}/{name}"
-            if isinstance(event, AgentReleased):
-                self._release(voice, event, key, now)
-                return
-            key = self._note(voice, event, key, restated)
-            if isinstance(event, InvocationStarted) and not restated:
-                self._score(voice, event.agent, now)
-        for changed in voice.blend.observe(event, now):
-            if changed is name:
-                self._estimate(voice, key, changed)
+        keys, changed = voice.keys, voice.changed
+        for event in events:
+            kind = event.type
+            name: str | None = getattr(event, "agent", None)
+            if name is None:
+                if kind == StepAdvanced.type:
+                    now = self._advance(voice, event, wall)
+                    continue
+            elif kind == AgentReleased.type:
+                self._release(voice, event, now)
                 continue
-            self._foresee(voice, f"{simulation}/{changed}", changed)
+            else:
+                if name not in keys:
+                    self._meet(voice, name)
+                if kind in _NOTED:
+                    self._note(voice, event, keys[name], restated)
+                if kind == InvocationStarted.type and not restated:
+                    # How good the estimates were is known now, and so perhaps that others are better.
+                    changed.update(dict.fromkeys(voice.blend.quality.invoked(name, now, voice.clock.step)))
+            for one in voice.blend.observe(event, now):
+                changed[one] = None
 
-    def _foresee(self, voice: _Voice, key: str, name: str) -> None:
-        """An event has changed what is to be expected of somebody else, of whom maybe nobody speaks any more."""
-        self._estimate(voice, key, name)
-        if key in self.agents or self.board.told_by(voice.stream.source, key) is not None:
-            voice.agents.add(key)
-        else:
-            voice.agents.discard(key)
-            voice.blend.forget(name)
+    def _advance(self, voice: _Voice, event: Any, wall: float) -> float:
+        """Let the voice's clock go on; return what it shows."""
+        self._renew(voice)
+        clock = voice.clock
+        if not clock.advance(event.now, wall):
+            self._rewind(voice)
+        voice.changed.update(dict.fromkeys(voice.blend.lapsed(clock.now - overdue_after(clock))))
+        self._changes.clocks.add(voice.stream.source)
+        return clock.now
 
-    def _score(self, voice: _Voice, agent: str, now: float) -> None:
-        """An invocation shows how good the estimates were, and so perhaps that others are better."""
-        for changed in voice.blend.quality.invoked(agent, now, voice.clock.step):
-            self._estimate(voice, f"{voice.stream.simulation}/{changed}", changed)
-
-    def _note(self, voice: _Voice, event: Event, key: str, restated: bool) -> str:
-        """Take in what an event says of an agent's calls and memory; return the one string that all use as its key."""
+    def _meet(self, voice: _Voice, name: str) -> None:
+        """The voice speaks of an agent for the first time."""
+        key = voice.foreseen.pop(name, None) or f"{voice.stream.simulation}/{name}"
         agent = self.agents.get(key)
         if agent is None:
             agent = self.agents[key] = Agent(key)
-        key = agent.key
-        voice.agents.add(key)
-        if type(event) not in _NOTED:
-            return key
-        match event:
-            case InvocationStarted():
+        # All use one string as its key.
+        voice.keys[name] = agent.key
+
+    def _key(self, voice: _Voice, name: str) -> str:
+        return voice.keys.get(name) or voice.foreseen.get(name) or f"{voice.stream.simulation}/{name}"
+
+    def _note(self, voice: _Voice, event: Any, key: str, restated: bool) -> None:
+        """Take in what an event says of an agent's calls and memory."""
+        agent = self.agents[key]
+        match event.type:
+            case InvocationStarted.type:
                 voice.tells_calls = True
                 voice.in_flight[key] += 1
                 agent.in_flight += 1
@@ -305,40 +296,36 @@ class Population:
                     agent.recency = self._recency
                     agent.invocations += 1
                     self._changes.started.append(key)
-            case InvocationFinished() if voice.in_flight[key]:
+            case InvocationFinished.type if voice.in_flight[key]:
                 voice.in_flight[key] -= 1
                 if not voice.in_flight[key]:
                     del voice.in_flight[key]
                 agent.in_flight -= 1
                 self._changes.finished.append(key)
-            case AgentWoken():
+            case AgentWoken.type:
                 self._changes.woken.append(key)
-            case MemoryBound():
-                voice.memory.add(key)
-                self._bind(agent, event, restated)
-            case MemoryUnbound():
-                voice.memory.discard(key)
+            case MemoryBound.type:
+                agent.claim(voice.itself)
+                self._bind(agent, _memory_of(event), restated)
+            case MemoryUnbound.type:
+                agent.disclaim(voice.itself)
                 self._unbind_if_unsaid(key)
-        return key
 
-    def _bind(self, agent: Agent, event: MemoryBound, restated: bool) -> None:
-        memory = Memory(
-            event.lora,
-            event.lora_name,
-            None if event.token_ids is None else array("I", event.token_ids),
-            event.text,
-            None if event.messages is None else tuple(event.messages),
-            event.cache_salt,
-            None if event.model is None else sys.intern(event.model),
-        )
+    def _bind(self, agent: Agent, memory: Memory, restated: bool) -> None:
+        memory = self.prefixes.shared(memory)
         if memory != agent.memory:
             self._remember(agent, memory)
             self._changes.bound.append(agent.key)
+            self._make_room()
         elif not restated:
             self._changes.bound_again.append(agent.key)
 
     def _remember(self, agent: Agent, memory: Memory | None) -> None:
         """Let this be the agent's memory, and be found by its LoRA."""
+        if memory is not None:
+            self.prefixes.taken(memory)
+        if agent.memory is not None:
+            self.prefixes.left(agent.memory)
         before = None if agent.memory is None else agent.memory.lora_name
         now = None if memory is None else memory.lora_name
         agent.memory = memory
@@ -351,37 +338,82 @@ class Population:
         if now is not None:
             self.loras.setdefault(now, {})[agent.key] = None
 
-    def _release(self, voice: _Voice, event: AgentReleased, key: str, now: float) -> None:
+    def _make_room(self) -> None:
+        """Where prefixes take too much memory, some are taken for unknown."""
+        dropped = self.prefixes.make_room()
+        if not dropped:
+            return
+        for agent in self.agents.values():
+            if agent.memory is not None and agent.memory.content in dropped:
+                self._remember(agent, without_content(agent.memory))
+                self._changes.bound.append(agent.key)
+
+    def _release(self, voice: _Voice, event: Any, now: float) -> None:
+        name = event.agent
+        key = self._key(voice, name)
         memory = self.agents[key].memory if key in self.agents else None
-        for changed in voice.blend.observe(event, now):
-            if changed != event.agent:
-                self._estimate(voice, f"{voice.stream.simulation}/{changed}", changed)
-        voice.blend.forget(event.agent)
-        voice.agents.discard(key)
+        voice.changed.update(dict.fromkeys(voice.blend.observe(event, now)))
+        voice.changed.pop(name, None)
+        voice.blend.forget(name)
+        voice.keys.pop(name, None)
+        voice.foreseen.pop(name, None)
         running = voice.in_flight.pop(key, 0)
         if running:
             self.agents[key].in_flight -= running
             self._changes.finished.extend([key] * running)
         self._unsay(voice, key)
-        if key in voice.memory:
-            voice.memory.remove(key)
+        if key in self.agents:
+            self.agents[key].disclaim(voice.itself)
             self._unbind_if_unsaid(key)
         lora = None if memory is None else memory.lora_name
         if lora is not None and key not in self.agents and lora not in self.loras:
             self._changes.unused_loras.append(lora)
 
-    def _estimate(self, voice: _Voice, key: str, name: str | None = None) -> None:
-        name = key.partition("/")[2] if name is None else name
-        clock = voice.clock
-        estimate = voice.blend.renew(name, clock.now, clock.now - overdue_after(clock))
-        due = None if estimate is None else Due(estimate, clock)
-        if self.board.put(key, voice.stream.source, due):
-            self._changes.dues.add(key)
+    def _renew(self, voice: _Voice) -> None:
+        """Put on the board what the voice's estimators say now of the agents that have changed."""
+        if not voice.changed:
+            return
+        names = list(voice.changed)
+        voice.changed.clear()
+        clock, source, renew, put = voice.clock, voice.stream.source, voice.blend.renew, self.board.put
+        now, keys, dues = clock.now, voice.keys, self._changes.dues
+        earliest = now - overdue_after(clock)
+        for name in names:
+            key = keys.get(name)
+            estimate = renew(name, now, earliest)
+            if key is None:
+                key = self._foresee(voice, name, estimate)
+            if put(key, source, None if estimate is None else Due.of(estimate, clock, source)):
+                dues.add(key)
+
+    def _foresee(self, voice: _Voice, name: str, estimate: Estimate | None) -> str:
+        """Something has changed what is to be expected of an agent of which the voice doesn't speak, and maybe nobody
+        does any more. Return its key."""
+        key = self._key(voice, name)
+        if estimate is not None or key in self.agents:
+            voice.foreseen[name] = key
+        else:
+            voice.foreseen.pop(name, None)
+            voice.blend.forget(name)
+        return key
 
     def _rewind(self, voice: _Voice) -> None:
         """The clock went back: the simulation starts over, its dues are void; its memory is not."""
         voice.blend = default_estimators(voice.stream.clock)
         voice.clock = voice.clock.begun_anew()
-        for key in voice.agents:
+        voice.changed.clear()
+        for _, key in voice.everybody():
             self.board.put(key, voice.stream.source, None)
             self._changes.dues.add(key)
+
+
+def _memory_of(event: MemoryBound) -> Memory:
+    return Memory(
+        event.lora,
+        event.lora_name,
+        None if event.token_ids is None else array("I", event.token_ids),
+        event.text,
+        None if event.messages is None else tuple(event.messages),
+        event.cache_salt,
+        None if event.model is None else sys.intern(event.model),
+    )

@@ -90,7 +90,7 @@ def _rank(sidecar: Sidecar, query: AgentsQuery) -> Callable[[str], float]:
 
     def confidence(key: str) -> float:
         due = board.get(key)
-        return 0.0 if due is None else sign * due.estimate.confidence
+        return 0.0 if due is None else sign * due.confidence
 
     def resident(key: str) -> float:
         return sign * sum(prefix.resident_blocks for prefix in _prefixes(sidecar, key).values())
@@ -114,7 +114,7 @@ def agent_detail(sidecar: Sidecar, key: str) -> AgentDetail:
     pinned = sidecar.pins.get(key, 0.0)
     return AgentDetail(
         **dict(summary),
-        due=None if due is None else due.estimate.due,
+        due=None if due is None else due.at,
         clock=None if due is None else ClockState.model_validate(due.clock),
         why=_why(due) + _lora_problem(sidecar, memory),
         invocations=0 if agent is None else agent.invocations,
@@ -157,7 +157,7 @@ def _summary(sidecar: Sidecar, key: str) -> AgentSummary:
         unit=None if due is None else due.clock.kind,
         seconds=None if due is None else due.seconds,
         basis=None if due is None else due.basis,
-        confidence=None if due is None else due.estimate.confidence,
+        confidence=None if due is None else due.confidence,
         in_flight=0 if agent is None else agent.in_flight,
         items=items,
         engine=sidecar.home_of(key),
@@ -179,8 +179,8 @@ def _why(due: Due | None) -> str:
         return "no invocation is foreseen: no estimator expects one"
     clock = f"the clock shows {due.clock.now:g} ({due.clock.kind})"
     if math.isinf(due.distance):
-        return f"{due.basis}: was due at {due.estimate.due:g} and did not call, {clock}; it counts as far"
-    return f"{due.basis}: due at {due.estimate.due:g}, {clock}"
+        return f"{due.basis}: was due at {due.at:g} and did not call, {clock}; it counts as far"
+    return f"{due.basis}: due at {due.at:g}, {clock}"
 
 
 def _lora_problem(sidecar: Sidecar, memory: Memory | None) -> str:

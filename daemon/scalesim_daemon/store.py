@@ -19,6 +19,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, cast
 
+import msgspec
 import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.backoff import ExponentialWithJitterBackoff
@@ -36,13 +37,13 @@ KEPT_LAGS = 10_000
 KEPT_DECISIONS = 10_000
 DECISIONS_KEY = "ss:decisions"
 
-# KEYS: a simulation's prefix. ARGV: seconds to keep, the clock kinds, then agent, clock, due, confidence,
-# basis and items of each agent, where an empty clock means that nothing is foreseen. One script is one
-# message for 500 agents: as 1,500 commands they would hold up the event loop some ten times longer.
+# KEYS: a simulation's prefix. ARGV: seconds to keep, the clock kinds, and as one text agent, clock, due, confidence,
+# basis and items of each agent, where an empty clock means that nothing is foreseen. So 500 agents are a command of
+# three arguments: the client puts arguments and commands together one by one, in Python, and holds up the event loop.
 _WRITE = """
 local prefix, keep, kinds = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
-for i = 3, #ARGV, 6 do
-  local agent, clock = ARGV[i], ARGV[i + 1]
+for _, said in ipairs(cjson.decode(ARGV[3])) do
+  local agent, clock, due, confidence, basis, items = unpack(said)
   local key = prefix .. 'agent:' .. agent
   for _, kind in ipairs(kinds) do
     if kind ~= clock then redis.call('ZREM', prefix .. 'due:' .. kind, agent) end
@@ -50,8 +51,8 @@ for i = 3, #ARGV, 6 do
   if clock == '' then
     redis.call('DEL', key)
   else
-    redis.call('ZADD', prefix .. 'due:' .. clock, ARGV[i + 2], agent)
-    redis.call('HSET', key, 'confidence', ARGV[i + 3], 'basis', ARGV[i + 4], 'items', ARGV[i + 5])
+    redis.call('ZADD', prefix .. 'due:' .. clock, due, agent)
+    redis.call('HSET', key, 'confidence', confidence, 'basis', basis, 'items', items)
     redis.call('EXPIRE', key, keep)
   end
 end
@@ -250,14 +251,14 @@ class Mirror:
         batch = self._writing = dict(islice(self._marks.items(), CHUNK))
         for agent in batch:
             del self._marks[agent]
-        simulations: dict[str, list[Any]] = {}
+        simulations: dict[str, list[tuple[str, ...]]] = {}
         for agent, (record, _) in batch.items():
             simulation, _, name = agent.partition("/")
-            simulations.setdefault(simulation, []).extend(_arguments(name, record))
+            simulations.setdefault(simulation, []).append(_said(name, record))
         try:
-            for simulation, arguments in simulations.items():
-                head = (KEEP_SECONDS, json.dumps(CLOCK_KINDS))
-                await self._write_script(keys=[_utf8(prefix_of(simulation))], args=[*head, *arguments])
+            for simulation, said in simulations.items():
+                arguments = KEEP_SECONDS, json.dumps(CLOCK_KINDS), msgspec.json.encode(said)
+                await self._write_script(keys=[_utf8(prefix_of(simulation))], args=arguments)
         except BaseException:
             for agent, (record, since) in batch.items():
                 newer = self._marks.get(agent)
@@ -300,12 +301,17 @@ class Mirror:
             self._decisions.popleft()
 
 
-def _arguments(agent: str, record: DueRecord | None) -> tuple[Any, ...]:
-    """One agent's part of the script's arguments; a due that is no number counts as none."""
+def _said(agent: str, record: DueRecord | None) -> tuple[str, ...]:
+    """One agent's part of what the script is told; a due that is no number counts as none."""
     if record is None or math.isnan(record.due):
-        return (_utf8(agent), "", 0, 0, "", "")
+        return _text(agent), "", "", "", "", ""
     items = json.dumps(list(record.items)) if record.items else "[]"
-    return (_utf8(agent), record.clock, record.due, record.confidence, _utf8(record.basis), items)
+    due, confidence = repr(record.due), repr(record.confidence)
+    return _text(agent), record.clock, due, confidence, _text(record.basis), items
+
+
+def _text(text: str) -> str:
+    return text if text.isascii() else _utf8(text).decode()
 
 
 def _utf8(text: str) -> bytes:

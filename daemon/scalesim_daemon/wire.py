@@ -1,15 +1,43 @@
-"""From maps off the wire to typed events; one bad event never costs its neighbours."""
+"""From the wire to typed events; one bad event never costs its neighbours.
+
+A message whose events are all plain is decoded by one typed decoder (`read_plain`): its types say what is valid, so
+that no line of Python looks at an event. They say less than all that is valid: what they don't take goes through
+`parse_all`, event by event, which knows the rules and says what is wrong.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields
+from functools import reduce
+from operator import or_
+from sys import intern
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
-from scalesim_client.events import EVENT_TYPES, Event
+from scalesim_client.codec import MAX_ARRAY_ITEMS
+from scalesim_client.events import (
+    EVENT_TYPES,
+    MAX_EVENTS_PER_MESSAGE,
+    MAX_ID_BYTES,
+    MAX_MESSAGE_BYTES,
+    AgentEvent,
+    Event,
+    MemoryBound,
+    StateSnapshot,
+    StreamClosed,
+    StreamOpened,
+)
+
+_UTF8_BYTES = 4
+"""At most, per character."""
+_MAX = sys.float_info.max
+_NEVER_PLAIN = {StreamOpened, StreamClosed, StateSnapshot, MemoryBound}
+"""What is said of streams is rare, and content may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +91,67 @@ def parse_all(raws: Iterable[object]) -> tuple[list[Event], list[Refused]]:
         else:
             taken.append(event)
     return taken, refused
+
+
+def read_plain(payload: bytes) -> list[Event] | None:
+    """Return a payload's events where all of them are plain, None where they are to be looked at one by one.
+
+    These are objects of other classes than `scalesim_client.events`, with the same `type` and the same fields.
+    """
+    if len(payload) > MAX_MESSAGE_BYTES:
+        return None
+    try:
+        events = (_read_json if payload[:1] == b"[" else _read_msgpack)(payload)[1]
+    except (ValueError, RecursionError):
+        return None
+    for event in events:
+        if type(event) in _OF_AGENTS:
+            # Whoever keeps something by an agent's name keeps the same string.
+            event.agent = intern(event.agent)
+    return events
+
+
+def _plain(kind: type[Event]) -> type[msgspec.Struct]:
+    """Return the class as which an event of this kind is decoded. A field that isn't known is not plain."""
+    hints = get_type_hints(kind)
+    together = kind.check_together
+    return msgspec.defstruct(
+        kind.__name__,
+        [
+            (field.name, _narrow(hints[field.name]), *(() if field.default is MISSING else (field.default,)))
+            for field in fields(kind)
+        ],
+        namespace={"type": kind.type}
+        | ({} if together is Event.check_together else {"__post_init__": together}),
+        tag=kind.type,
+        rename=lambda name: name.rstrip("_"),
+        forbid_unknown_fields=True,
+        kw_only=True,
+        gc=False,
+    )
+
+
+def _narrow(kind: Any, least: float = 0.0) -> Any:
+    """Return a type all of whose values are valid, whatever the field means: names that can't be too long, amounts that
+    aren't negative, coordinates (they come in pairs) that are finite."""
+    if kind is str:
+        return Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES // _UTF8_BYTES)]
+    if kind is float:
+        return Annotated[float, Meta(ge=least, le=_MAX)]
+    inner = get_args(kind)
+    if get_origin(kind) is tuple:
+        return tuple[tuple(_narrow(one, -_MAX) for one in inner)]  # type: ignore[misc]
+    if get_origin(kind) is list:
+        return Annotated[list[_narrow(*inner)], Meta(max_length=MAX_ARRAY_ITEMS)]  # type: ignore[misc]
+    if get_origin(kind) is UnionType:
+        return reduce(or_, map(_narrow, inner))
+    return kind
+
+
+_PLAIN = {kind: _plain(kind) for kind in EVENT_TYPES.values() if kind not in _NEVER_PLAIN}
+_OF_AGENTS = frozenset(plain for kind, plain in _PLAIN.items() if issubclass(kind, AgentEvent))
+_TS: Any = Annotated[float, Meta(ge=-_MAX, le=_MAX)]
+_EVENT: Any = reduce(or_, _PLAIN.values())
+_MESSAGE: Any = tuple[_TS, Annotated[list[_EVENT], Meta(max_length=MAX_EVENTS_PER_MESSAGE)]]
+_read_msgpack: Callable[[bytes], tuple[float, list[Any]]] = msgspec.msgpack.Decoder(_MESSAGE).decode
+_read_json: Callable[[bytes], tuple[float, list[Any]]] = msgspec.json.Decoder(_MESSAGE).decode

@@ -3,18 +3,21 @@
 from scalesim_client.events import ClockKind
 from scalesim_estimators.base import Estimate, Estimator
 from scalesim_estimators.blend import Blend
+from scalesim_estimators.calendar import Calendar, day_of
 from scalesim_estimators.declared import DeclaredEstimator
 from scalesim_estimators.foretold import Foretold
 from scalesim_estimators.history import HistoryEstimator
 from scalesim_estimators.interaction import InteractionEstimator
 from scalesim_estimators.path import PathEstimator
 from scalesim_estimators.quality import Quality
+from scalesim_estimators.roster import Roster
 from scalesim_estimators.score import Figures
 from scalesim_estimators.single import ActivityEstimator, WokenEstimator
 
 __all__ = [
     "ActivityEstimator",
     "Blend",
+    "Calendar",
     "DeclaredEstimator",
     "Estimate",
     "Estimator",
@@ -25,6 +28,7 @@ __all__ = [
     "PathEstimator",
     "Quality",
     "WokenEstimator",
+    "day_of",
     "default_estimators",
 ]
 
@@ -34,13 +38,14 @@ def default_estimators(clock: ClockKind = "step", earlier: Blend | None = None) 
 
     Where the stream says anew what it said, `earlier` is its blend so far: what that has learned goes on.
     """
+    agents = Roster() if earlier is None else earlier.history.agents
     told = (
         WokenEstimator(),
         DeclaredEstimator(),
         ActivityEstimator(),
-        InteractionEstimator(),
-        PathEstimator(),
+        InteractionEstimator(agents=agents),
+        PathEstimator(agents),
     )
     if earlier is None:
-        return Blend(told, HistoryEstimator(clock))
+        return Blend(told, HistoryEstimator(clock, agents))
     return Blend(told, earlier.history, earlier.quality)

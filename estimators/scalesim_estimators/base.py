@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from scalesim_client.events import Event
+from scalesim_client.events import EVENT_TYPES, Event
 
 Handlers = dict[type[Event], Callable[[Any, float], Collection[str]]]
 """Per type of event, what an estimator does with it: called with the event and its clock value."""
@@ -52,10 +52,11 @@ class ByType:
     _handlers: Handlers
 
     def handler(self, kind: type[Event]) -> Callable[[Any, float], Collection[str]] | None:
-        """Return what takes in events of a type, None where they tell nothing."""
-        return self._handlers.get(kind)
+        """Return what takes in events of a type, None where they tell nothing. A reader of the wire may have classes of
+        its own: what they are called on the wire says what they are."""
+        return self._handlers.get(EVENT_TYPES[kind.type])
 
     def observe(self, event: Event, now: float) -> Collection[str]:
         """Take in one event at clock value `now`; return the agents whose estimate it may have changed."""
-        handler = self._handlers.get(type(event))
+        handler = self.handler(type(event))
         return () if handler is None else handler(event, now)

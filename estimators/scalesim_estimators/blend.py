@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from heapq import heapify, heappop, heappush
 from typing import Any, ClassVar
 
 from scalesim_client.events import Event
 from scalesim_estimators.base import ByType, Estimate, Estimator
+from scalesim_estimators.calendar import day_of
 from scalesim_estimators.declared import DeclaredEstimator
 from scalesim_estimators.history import HistoryEstimator
 from scalesim_estimators.nearest import nearest
 from scalesim_estimators.quality import BLEND, Quality
 from scalesim_estimators.single import WokenEstimator
-
-_STALE = 64
 
 _Observe = Callable[[Any, float], Collection[str]]
 
@@ -39,9 +37,7 @@ class Blend:
         "_estimators",
         "_floor",
         "_hearing",
-        "_passing",
         "_silent",
-        "_soonest",
         "_whole",
         "history",
         "quality",
@@ -58,13 +54,12 @@ class Blend:
         if len(set(names)) < len(names):
             raise ValueError("two estimators have the same name")
         self.history = history
-        self.quality = quality or Quality(names, always=(WokenEstimator.name,))
+        self._whole = history.clock == "step"
+        self.quality = quality or Quality(
+            names, history.agents, always=(WokenEstimator.name,), day=day_of(history.clock)
+        )
         if self.quality.names != names:
             raise ValueError(f"this quality is that of {self.quality.names}, not of {names}")
-        self._soonest: dict[str, float] = {}
-        """Per agent the nearest due that any estimator has said."""
-        self._passing: list[tuple[float, str]] = []
-        self._whole = history.clock == "step"
         self._floor = (-math.inf, -math.inf)
         self._declared = next((e for e in first if isinstance(e, DeclaredEstimator)), None)
         self._hearing: dict[type[Event], Sequence[tuple[int, _Observe]]] = {}
@@ -100,7 +95,8 @@ class Blend:
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the estimate that holds, of those with `due >= earliest`, or None where there is none."""
-        return self._choose(*self._ask(agent, earliest))
+        estimates, dues, speakers = self._ask(agent, earliest)
+        return self._choose(estimates, dues, speakers)
 
     def renew(self, agent: str, now: float, earliest: float = -math.inf) -> Estimate | None:
         """Return the estimate that holds from clock value `now` on, and note for the score what each estimator
@@ -109,27 +105,19 @@ class Blend:
         What is before `earliest` gives way to what comes next; where nothing does, it is returned as it is, and
         counts as nothing in the score.
         """
-        estimates, dues = self._ask(agent, earliest)
+        estimates, dues, speakers = self._ask(agent, earliest)
         self.quality.estimated(agent, dues, estimates, now)
-        self._watch(agent, min(dues))
-        chosen = self._choose(estimates, dues)
+        chosen = self._choose(estimates, dues, speakers)
         return self.estimate(agent) if chosen is None else chosen
 
     def lapsed(self, earliest: float) -> list[str]:
         """Return the agents of which an estimate that was noted lies before `earliest`, each once."""
-        agents = []
-        while self._passing and self._passing[0][0] < earliest:
-            due, agent = heappop(self._passing)
-            if self._soonest.get(agent) == due:
-                del self._soonest[agent]
-                agents.append(agent)
-        return agents
+        return self.quality.lapsed(earliest)
 
     def forget(self, agent: str) -> None:
         """Drop what is kept of an agent of which nothing is told any more."""
         self.history.forget(agent)
         self.quality.forget(agent)
-        self._soonest.pop(agent, None)
 
     def _hearers(self, kind: type[Event]) -> Sequence[tuple[int, _Observe]]:
         found = [e.handler(kind) if isinstance(e, ByType) else e.observe for e in self._estimators]
@@ -138,26 +126,31 @@ class Blend:
     def _speakers(self) -> Sequence[tuple[int, Callable[[str, float], Estimate | None]]]:
         return [(place, e.estimate) for place, e in enumerate(self._estimators) if place not in self._silent]
 
-    def _ask(self, agent: str, earliest: float) -> tuple[list[Estimate | None], tuple[float, ...]]:
-        """Return what each estimator says, and the dues of that, infinity for None."""
+    def _ask(
+        self, agent: str, earliest: float
+    ) -> tuple[list[Estimate | None], tuple[float, ...], Sequence[int]]:
+        """Return what each estimator says, the dues of that, infinity for None, and the places of those who speak."""
         bound = None if self._declared is None else self._declared.not_before(agent)
         if bound is not None and bound >= earliest:
             earliest = -math.inf
         elif self._whole:
             earliest = self._just_after_the_step_before(earliest)
-        estimates: list[Estimate | None] = [None] * len(self._estimators)
-        dues = [math.inf] * len(self._estimators)
+        number = len(self._estimators)
+        estimates: list[Estimate | None] = [None] * number
+        dues, speakers = [math.inf] * number, []
         for place, estimate_of in self._asked:
             estimate = estimate_of(agent, earliest)
             if estimate is None:
                 continue
             if bound is not None:
                 estimate = _raised(estimate, bound)
-            if self._whole and estimate.due % 1 > 0:
-                estimate = estimate._replace(due=float(math.ceil(estimate.due)))
-            estimates[place] = estimate
-            dues[place] = estimate.due
-        return estimates, tuple(dues)
+            due = estimate.due
+            if self._whole and due % 1 > 0:
+                due = float(math.ceil(due))
+                estimate = estimate._replace(due=due)
+            estimates[place], dues[place] = estimate, due
+            speakers.append(place)
+        return estimates, tuple(dues), speakers
 
     def _just_after_the_step_before(self, earliest: float) -> float:
         """Return from when on something falls to the first step that isn't before `earliest`: most ask for the same."""
@@ -166,24 +159,14 @@ class Blend:
             self._floor = earliest, floor
         return self._floor[1]
 
-    def _choose(self, estimates: Sequence[Estimate | None], dues: Sequence[float]) -> Estimate | None:
-        if dues.count(math.inf) == len(dues) - 1:
-            place = dues.index(min(dues))
+    def _choose(
+        self, estimates: Sequence[Estimate | None], dues: Sequence[float], speakers: Sequence[int]
+    ) -> Estimate | None:
+        if len(speakers) == 1:
+            place = speakers[0]
             return estimates[place] if self.quality.admitted[place] else None
         whose = nearest(dues, self.quality.admitted).whose
         return None if whose < 0 else estimates[whose]
-
-    def _watch(self, agent: str, due: float) -> None:
-        if self._soonest.get(agent, math.inf) == due:
-            return
-        if due == math.inf:
-            del self._soonest[agent]
-            return
-        self._soonest[agent] = due
-        heappush(self._passing, (due, agent))
-        if len(self._passing) > 2 * len(self._soonest) + _STALE:
-            self._passing = [(due, agent) for agent, due in self._soonest.items()]
-            heapify(self._passing)
 
 
 def _raised(estimate: Estimate, bound: float) -> Estimate:

@@ -10,6 +10,7 @@ from scalesim_client.events import AgentIdled, AgentMoved, AgentReleased, Invoca
 from scalesim_estimators.base import ByType, Estimate
 from scalesim_estimators.grid import Strip, StripGrid
 from scalesim_estimators.motion import Contacts, Motion, contacts, walk
+from scalesim_estimators.roster import Roster
 
 _FARTHEST = 1e9
 """Space units from the origin beyond which a position takes no part: rounding would exceed the grid's."""
@@ -37,9 +38,10 @@ class InteractionEstimator(ByType):
     """
 
     name: ClassVar[str] = "interaction"
-    __slots__ = ("_best", "_cooldown", "_grid", "_idle", "_invoked", "_meetings", "_motions")
+    __slots__ = ("_agents", "_best", "_cooldown", "_grid", "_idle", "_meetings", "_motions")
 
-    def __init__(self, cooldown: float = 0.0) -> None:
+    def __init__(self, cooldown: float = 0.0, agents: Roster | None = None) -> None:
+        self._agents = Roster() if agents is None else agents
         self._cooldown = cooldown
         self._grid = StripGrid()
         self._motions: dict[str, Motion] = {}
@@ -47,7 +49,6 @@ class InteractionEstimator(ByType):
         """Per agent and other agent, when they are near each other; the same under both."""
         self._best: dict[str, tuple[float, str]] = {}
         """Per agent its nearest meeting that counts, and with whom."""
-        self._invoked: dict[str, float] = {}
         self._idle: set[str] = set()
         self._handlers = {
             AgentMoved: self._go,
@@ -69,7 +70,7 @@ class InteractionEstimator(ByType):
 
     def _invoke(self, event: InvocationStarted, now: float) -> Collection[str]:
         self._idle.discard(event.agent)
-        self._invoked[event.agent] = now
+        self._agents.call(event.agent, now)
         return (event.agent,) if self._renew(event.agent) else ()
 
     def _rest(self, event: AgentIdled, now: float) -> Collection[str]:
@@ -78,7 +79,7 @@ class InteractionEstimator(ByType):
 
     def _release(self, event: AgentReleased, now: float) -> Collection[str]:
         changed = self._move(event.agent, None, now)
-        self._invoked.pop(event.agent, None)
+        self._agents.never_called(event.agent)
         self._idle.discard(event.agent)
         return changed
 
@@ -147,7 +148,7 @@ class InteractionEstimator(ByType):
         """Return the first beginning of `near` that counts for the agent."""
         if agent in self._idle:
             return None
-        invoked = self._invoked.get(agent, -math.inf)
+        invoked = self._agents.last_call(agent)
         earliest = max(earliest, invoked + self._cooldown)
         return next((start for start, _ in near if start > invoked and start >= earliest), None)
 

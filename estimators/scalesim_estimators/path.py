@@ -16,6 +16,7 @@ from scalesim_client.events import (
     PathDeclared,
 )
 from scalesim_estimators.base import ByType, Estimate
+from scalesim_estimators.roster import Roster
 
 MOST_PATHS = 256
 """Beyond that the one that was declared longest ago is forgotten: rounds may be named anew each time."""
@@ -32,12 +33,12 @@ class PathEstimator(ByType):
     """
 
     name: ClassVar[str] = "path"
-    __slots__ = ("_idle", "_invoked", "_paths", "_paths_of")
+    __slots__ = ("_agents", "_idle", "_paths", "_paths_of")
 
-    def __init__(self) -> None:
+    def __init__(self, agents: Roster | None = None) -> None:
+        self._agents = Roster() if agents is None else agents
         self._paths: dict[str, _Path] = {}
         self._paths_of: dict[str, dict[str, _Path]] = {}
-        self._invoked: dict[str, float] = {}
         self._idle: set[str] = set()
         self._handlers = {
             PathDeclared: self._declare,
@@ -52,7 +53,7 @@ class PathEstimator(ByType):
         paths = self._paths_of.get(agent)
         if paths is None or agent in self._idle:
             return None
-        invoked = self._invoked.get(agent, -math.inf)
+        invoked = self._agents.last_call(agent)
         best: tuple[float, str] | None = None
         for name, path in paths.items():
             due = path.due.get(agent)
@@ -79,12 +80,12 @@ class PathEstimator(ByType):
             return ()
         self._idle.discard(event.agent)
         if event.served:
-            self._invoked[event.agent] = max(now, self._invoked.get(event.agent, -math.inf))
+            self._agents.call(event.agent, now)
         self._paths_of.setdefault(event.agent, {})[event.path] = path
         return path.activate(event.agent, now)
 
     def _invoke(self, event: InvocationStarted, now: float) -> Collection[str]:
-        self._invoked[event.agent] = now
+        self._agents.call(event.agent, now)
         self._idle.discard(event.agent)
         return (event.agent,) if event.agent in self._paths_of else ()
 
@@ -96,7 +97,7 @@ class PathEstimator(ByType):
 
     def _release(self, event: AgentReleased, now: float) -> Collection[str]:
         self._idle.discard(event.agent)
-        self._invoked.pop(event.agent, None)
+        self._agents.never_called(event.agent)
         return () if self._paths_of.pop(event.agent, None) is None else (event.agent,)
 
     def _forget(self, name: str) -> Collection[str]:

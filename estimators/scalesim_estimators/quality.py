@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from scalesim_estimators.base import Estimate
 from scalesim_estimators.nearest import NOBODY, Nearest, nearest
+from scalesim_estimators.notes import UNKNOWN, Notes, Row, held_before
+from scalesim_estimators.roster import Roster
 from scalesim_estimators.score import Figures, Forecast, Pairs, Score
 
 BLEND = "blend"
@@ -22,16 +24,7 @@ TRUST = 4
 """Pairs that an estimate is taken to have won against recency before the first of them was seen."""
 
 _NEIGHBOURS = 32
-_CHANGES_KEPT = 8
 _SLACK = 0.1
-_USUAL_KEPT = 1024
-
-
-_Row = tuple[float, tuple[float, ...], tuple[float, ...]]
-"""From which clock value on what the estimators said of one agent, in their order: dues, infinity for nothing, and
-confidences. Plain tuples of numbers cost the garbage collector nothing."""
-
-_UNKNOWN: _Row = (math.nan, (), ())
 
 
 class _Realised(NamedTuple):
@@ -73,24 +66,32 @@ class Quality:
     """
 
     __slots__ = (
+        "_agents",
         "_always",
-        "_dropped",
-        "_invoked",
         "_learned",
         "_needed",
+        "_notes",
         "_realised",
-        "_rows",
         "_scores",
         "_seen",
-        "_silence",
-        "_usual",
         "admitted",
         "names",
     )
 
-    def __init__(self, names: Sequence[str], *, always: Collection[str] = (), window: int = 256) -> None:
-        """Judge the estimators of these `names`, in the blend's order; those of `always` are never judged away."""
+    def __init__(
+        self,
+        names: Sequence[str],
+        agents: Roster | None = None,
+        *,
+        always: Collection[str] = (),
+        window: int = 256,
+        day: float = 1.0,
+    ) -> None:
+        """Judge the estimators of these `names`, in the blend's order; those of `always` are never judged away. In the
+        calendar of dues a day has so many clock units."""
         self.names = tuple(names)
+        self._agents = Roster() if agents is None else agents
+        self._notes = Notes(self._agents, len(names), day)
         self.admitted = [True] * (len(names) - 1) + [False]
         self._always = [name in always for name in names]
         self._scores = [Score(window) for _ in (*names, BLEND)]
@@ -98,12 +99,6 @@ class Quality:
         """Per estimator, the pairs that it has decided since the last verdict on it."""
         self._needed = [EVIDENCE] * len(names)
         self._learned = len(names) - 1
-        self._silence: _Row = (-math.inf, (math.inf,) * len(names), (0.0,) * len(names))
-        self._usual: dict[tuple[float, ...], tuple[float, ...]] = {}
-        self._rows: dict[str, list[_Row]] = {}
-        self._dropped: set[str] = set()
-        """Agents of which older rows are no longer known."""
-        self._invoked: dict[str, float] = {}
         self._realised: deque[_Realised] = deque(maxlen=_NEIGHBOURS)
 
     def figures(self) -> Mapping[str, Figures]:
@@ -133,94 +128,71 @@ class Quality:
     ) -> None:
         """Note what each estimator says of the agent from clock value `now` on, and the dues of that, infinity
         for None."""
-        rows = self._rows.get(agent)
-        if rows is None:
-            if min(dues) == math.inf:
-                return
-            self._rows[agent] = [(now, dues, self._confidences(estimates))]
-            return
-        if rows[-1][0] == now:
-            rows.pop()
-        if not rows or rows[-1][1] != dues:
-            if len(rows) == _CHANGES_KEPT:
-                self._dropped.add(agent)
-                del rows[0]
-            rows.append((now, dues, self._confidences(estimates)))
+        oldest = self._realised[0].at if self._realised else now
+        self._notes.note(agent, dues, estimates, now, oldest)
 
-    def _confidences(self, estimates: Sequence[Estimate | None]) -> tuple[float, ...]:
-        """Return how sure the estimators are. Most agents are spoken of alike: then it is the same object."""
-        now = tuple([0.0 if estimate is None else estimate.confidence for estimate in estimates])
-        known = self._usual.get(now)
-        if known is None and len(self._usual) < _USUAL_KEPT:
-            known = self._usual[now] = now
-        return now if known is None else known
+    def lapsed(self, earliest: float) -> list[str]:
+        """Return the agents of which the nearest due that was noted lies before `earliest`, each once."""
+        return self._notes.lapsed(earliest)
 
     def invoked(self, agent: str, now: float, step: float) -> Collection[str]:
-        """Score an invocation at clock value `now` of a clock that advances by `step`; where this changes who is
-        admitted, return the agents that have another estimate by that."""
-        previous = self._invoked.get(agent, -math.inf)
+        """Score an invocation at clock value `now` of a clock that advances by `step`, before estimators learn of it.
+        Where this changes who is admitted, return the agents that have another estimate by that."""
+        previous = self._agents.last_call(agent)
         if previous == now:
             return ()
         floor = now - 2 * step
-        row = self._row_before(agent, now)
+        rows = self._notes.held(agent)
+        row = held_before(rows, now)
         since = now - previous
         self._judge_forecasts(row, now, floor, max(step, _SLACK * since) if since < math.inf else step)
         before = self.admitted
-        for index in self._judge_order(agent, now, previous):
+        for index in self._judge_order(agent, rows, now, previous):
             self._decide(index)
         if self.admitted != before:
             # Pairs are of invocations that the same estimators foresaw.
             self._realised.clear()
-        if row is not _UNKNOWN:
-            foreseen = nearest(row[1], self.admitted, floor)
-            self._realised.append(_Realised(agent, now, floor, row[1], foreseen, previous))
-        self._invoked[agent] = now
+        if row is not UNKNOWN:
+            foreseen = nearest(row.dues, self.admitted, floor)
+            self._realised.append(_Realised(agent, now, floor, row.dues, foreseen, previous))
+        self._agents.call(agent, now)
         return () if self.admitted == before else self._differing(before)
 
     def forget(self, agent: str) -> None:
         """Drop what is kept of a released agent; what was scored stays."""
-        self._rows.pop(agent, None)
-        self._dropped.discard(agent)
-        self._invoked.pop(agent, None)
+        self._agents.leave(agent)
 
     def _differing(self, admitted: Sequence[bool]) -> list[str]:
         """Return the agents whose estimate is another's than if those were `admitted`."""
         return [
             agent
-            for agent, rows in self._rows.items()
-            if nearest(rows[-1][1], admitted).whose != nearest(rows[-1][1], self.admitted).whose
+            for agent, dues in self._notes.newest()
+            if nearest(dues, admitted).whose != nearest(dues, self.admitted).whose
         ]
 
-    def _row_before(self, agent: str, clock: float) -> _Row:
-        """Return what was held just before `clock`; `_UNKNOWN` where that is no longer known."""
-        for row in reversed(self._rows.get(agent, ())):
-            if row[0] < clock:
-                return row
-        return _UNKNOWN if agent in self._dropped else self._silence
-
-    def _judge_forecasts(self, row: _Row, now: float, floor: float, slack: float) -> None:
-        _, dues, confidences = row
-        for due, confidence, score in zip(dues, confidences, self._scores, strict=False):
-            score.came(None if due == math.inf else Forecast(now - due, confidence, abs(now - due) <= slack))
-        due, whose, _ = nearest(dues, self.admitted, floor)
+    def _judge_forecasts(self, row: Row, now: float, floor: float, slack: float) -> None:
+        for index, (due, score) in enumerate(zip(row.dues, self._scores, strict=False)):
+            hit = abs(now - due) <= slack
+            score.came(None if due == math.inf else Forecast(now - due, row.confidence(index), hit))
+        due, whose, _ = nearest(row.dues, self.admitted, floor)
         hit = abs(now - due) <= slack
-        self._scores[-1].came(None if whose < 0 else Forecast(now - due, confidences[whose], hit))
+        self._scores[-1].came(None if whose < 0 else Forecast(now - due, row.confidence(whose), hit))
 
-    def _judge_order(self, agent: str, now: float, previous: float) -> list[int]:
+    def _judge_order(self, agent: str, rows: Sequence[Row], now: float, previous: float) -> list[int]:
         """Score the pairs that this invocation completes; return the estimators that decided some of them."""
         outsiders = [index for index, admitted in enumerate(self.admitted) if not admitted]
         count, all_right, all_by_recency, disputed, won = 0, 0.0, 0.0, 0, 0
         decided: dict[int, list[float]] = {}
-        row, b, looked_at = _UNKNOWN, NOBODY, now
+        row, b, looked_at = UNKNOWN, NOBODY, now
         for first in self._realised:
             if first.agent == agent or not previous < first.at < now:
                 continue
             if first.at != looked_at:
                 looked_at, before = first.at, row
-                row = self._row_before(agent, first.at)
+                row = held_before(rows, first.at)
                 if row is not before or b.due < first.floor or b.otherwise < first.floor:
-                    b = nearest(row[1], self.admitted, first.floor)
-            if row is _UNKNOWN:
+                    b = nearest(row.dues, self.admitted, first.floor)
+            if row is UNKNOWN:
                 continue
             a = first.foreseen
             by_recency = _rightness(previous, first.previous)
@@ -240,10 +212,10 @@ class Quality:
                 sums = decided.setdefault(b.whose, [0, 0.0, 0.0, 0.0])
                 _count(sums, right, _order(a.due, b.otherwise, by_recency), by_recency)
             for index in outsiders:
-                if first.dues[index] == row[1][index] == math.inf:
+                if first.dues[index] == row.dues[index] == math.inf:
                     continue
                 due_a = self._joined(a, index, first.dues[index], first.floor)
-                due_b = self._joined(b, index, row[1][index], first.floor)
+                due_b = self._joined(b, index, row.dues[index], first.floor)
                 if due_a != a.due or due_b != b.due:
                     sums = decided.setdefault(index, [0, 0.0, 0.0, 0.0])
                     _count(sums, _order(due_a, due_b, by_recency), right, by_recency)

@@ -16,6 +16,8 @@ from scalesim_client.events import (
 )
 from scalesim_estimators.base import ByType, Estimate
 
+_SHARED = 1024
+
 
 class SingleDue(ByType):
     """Base: subclasses handle the event that brings a due."""
@@ -23,10 +25,12 @@ class SingleDue(ByType):
     name: ClassVar[str]
     confidence: ClassVar[float]
     basis: ClassVar[str]
-    __slots__ = ("_dues",)
+    __slots__ = ("_dues", "_shared")
 
     def __init__(self) -> None:
-        self._dues: dict[str, float] = {}
+        self._dues: dict[str, Estimate] = {}
+        self._shared: dict[float, Estimate] = {}
+        """Many agents are due alike: then it is the same object."""
         self._handlers = {
             InvocationStarted: self._drop,
             AgentIdled: self._drop,
@@ -35,13 +39,16 @@ class SingleDue(ByType):
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's due, or None where there is none or it is before `earliest`."""
-        due = self._dues.get(agent)
-        if due is None or due < earliest:
-            return None
-        return Estimate(due, self.confidence, self.basis)
+        estimate = self._dues.get(agent)
+        return None if estimate is None or estimate.due < earliest else estimate
 
     def _set(self, agent: str, due: float) -> Collection[str]:
-        self._dues[agent] = due
+        estimate = self._shared.get(due)
+        if estimate is None:
+            if len(self._shared) == _SHARED:
+                self._shared.clear()
+            estimate = self._shared[due] = Estimate(due, self.confidence, self.basis)
+        self._dues[agent] = estimate
         return (agent,)
 
     def _drop(self, event: AgentEvent, now: float) -> Collection[str]:

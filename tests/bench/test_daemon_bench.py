@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.daemon import choose, growth, ingest
+from bench.daemon import choose, growth, hot, ingest
 from bench.daemon.figures import PARTS, TARGETS, Target, summed_up
 from bench.daemon.rig import read_bare
 from bench.daemon.said import activities, call, messages, snapshot, speaking
@@ -48,3 +48,15 @@ def test_a_flood_waits_for_whoever_reads_it(tmp_path: Path) -> None:
         assert read_bare(f"ipc://{tmp_path}/flood", 21) > 0
     with speaking("flood", f"ipc://{tmp_path}/flood", 10, 200, 10, 1):
         assert asyncio.run(ingest.time_daemon(tmp_path, 21, {"enabled": False})) > 0
+
+
+def test_the_profile_says_what_an_event_costs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hot, "EVENTS", {100: 2000})
+    monkeypatch.setattr(hot, "AGENTS", 50)
+    monkeypatch.setattr("sys.argv", ["hot"])
+    hot.main()
+    *profile, last = capsys.readouterr().out.strip().splitlines()
+    assert any("tottime" in line for line in profile)
+    assert 1 < float(last.rpartition(" ")[2]) < 1000

@@ -39,6 +39,7 @@ SUBJECTS = {
             "scalesim_lora",
         ),
         "scalesim_model",
+        "scalesim_prefix",
     ),
     "What agents find, and what prefetches come to": (
         *("scalesim_invoked", "scalesim_prefetch", "scalesim_reloads", "scalesim_touches"),

@@ -4,7 +4,6 @@ import math
 
 from scalesim_daemon.board import Due, DueBoard
 from scalesim_daemon.clock import StreamClock
-from scalesim_estimators import Estimate
 
 
 def clock(now: float = 0.0, pace: float = 1.0) -> StreamClock:
@@ -13,8 +12,8 @@ def clock(now: float = 0.0, pace: float = 1.0) -> StreamClock:
     return made
 
 
-def due(at: float, of: StreamClock) -> Due:
-    return Due(Estimate(at, 1.0, "first"), of)
+def due(at: float, of: StreamClock, source: str = "x") -> Due:
+    return Due(at, 1.0, "first", of, source)
 
 
 def test_a_tick_changes_the_distance_and_nothing_stored() -> None:
@@ -29,8 +28,8 @@ def test_a_tick_changes_the_distance_and_nothing_stored() -> None:
 
 def test_the_nearest_stream_decides_by_wall_time() -> None:
     board = DueBoard()
-    board.put("s/a", "slow", due(2, clock(pace=10.0)))
-    board.put("s/a", "fast", due(5, clock(pace=1.0)))
+    board.put("s/a", "slow", due(2, clock(pace=10.0), "slow"))
+    board.put("s/a", "fast", due(5, clock(pace=1.0), "fast"))
     assert board.seconds("s/a") == 5.0
     board.put("s/a", "fast", None)
     assert board.seconds("s/a") == 20.0
@@ -44,7 +43,7 @@ def test_only_what_is_new_is_a_change() -> None:
     assert board.put("s/a", "x", due(5, now))
     assert not board.put("s/a", "x", due(5, now))
     assert board.put("s/a", "x", due(5, clock()))
-    assert board.put("s/a", "y", due(5, now))
+    assert board.put("s/a", "y", due(5, now, "y"))
     assert board.put("s/a", "x", None)
     assert not board.put("s/a", "x", None)
     assert board.put("s/a", "y", None)
@@ -65,5 +64,5 @@ def test_what_is_overdue_is_far() -> None:
 def test_an_overdue_stream_does_not_hide_another() -> None:
     board, now = DueBoard(), clock(10)
     board.put("s/a", "x", due(5, now))
-    board.put("s/a", "y", due(13, now))
+    board.put("s/a", "y", due(13, now, "y"))
     assert board.seconds("s/a") == 3.0

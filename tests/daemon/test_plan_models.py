@@ -11,7 +11,6 @@ from scalesim_daemon.board import Due
 from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.plan import Action, ModelCache, ModelState, Step
 from scalesim_daemon.plan_models import READY_SECONDS, plan_models
-from scalesim_estimators import Estimate
 
 
 def model(
@@ -94,7 +93,7 @@ def test_a_clock_of_steps_is_taken_by_its_pace_between_two_ticks_too() -> None:
     clock = StreamClock("step")
     for now, wall in ((0, 0.0), (1, 10.0), (2, 20.0)):
         clock.advance(now, wall)
-    due = Due(Estimate(3.0, 1.0, "a test"), clock)
+    due = Due(3.0, 1.0, "a test", clock, "src")
     awake = []
     for wall in (20.0, 25.0, 25.4, 25.6, 31.0, 99.0):
         near = replace(model("a", due.seconds, load=4.0), left=due.left(wall))

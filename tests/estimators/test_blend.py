@@ -112,7 +112,7 @@ def test_no_more_is_watched_for_its_lapse_than_there_are_agents() -> None:
             ActivityStarted(agent=f"agent {number % 3}", until=1e6 + number), float(number)
         ):
             blend.renew(agent, float(number))
-        assert len(blend._passing) <= 2 * 3 + 64
+        assert len(blend.quality._notes._passing) <= 2 * 3 + 64
     assert blend.lapsed(2e6) == ["agent 1", "agent 2", "agent 0"]
 
 

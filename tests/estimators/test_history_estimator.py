@@ -92,9 +92,10 @@ def by_the_clock(kind: ClockKind) -> HistoryEstimator:
 
 def test_hours_of_the_day_are_learned_where_the_clock_counts_seconds() -> None:
     history = by_the_clock("sim_seconds")
-    past = history._pasts["a"]
-    assert past._hourly is not None and 8 * DAY + 9 * HOUR <= past.hours.due <= 8 * DAY + 10 * HOUR
-    assert by_the_clock("step")._pasts["a"].hours.due == math.inf
+    assert history._hours is not None
+    due = history._last[0] + history._hours.gap[0]
+    assert 8 * DAY + 9 * HOUR <= due <= 8 * DAY + 10 * HOUR
+    assert by_the_clock("step")._hours is None
 
 
 # Who follows whom
@@ -120,7 +121,8 @@ def test_who_only_happens_to_come_after_is_no_follower() -> None:
     history, rng = HistoryEstimator(), random.Random(1)
     for now in range(2000):
         invoked(history, f"agent {rng.randrange(12)}", float(now))
-    assert not any(list(past.usual_followers()) for past in history._pasts.values())
+    for agent, calls in enumerate(history._calls):
+        assert not list(history._followers.usual(agent, max(2.0, (calls - 1) / 2)))
 
 
 # What is usual
@@ -244,8 +246,9 @@ def test_memory_per_agent_is_bounded() -> None:
     history, rng = HistoryEstimator("sim_seconds"), random.Random(4)
     for now in range(20_000):
         invoked(history, f"agent {rng.randrange(100)}", 300.0 * now)
-    assert len(history._pasts) == 100 and len(history._recent) == 4 and len(history._gaps._by_length) == KEPT
-    for past in history._pasts.values():
-        assert len(past._gaps) <= 16 and len(past._followers) <= 8
-        assert past._hourly is not None and len(past._hourly) == 24
-        assert past._calls <= 64 and sum(past._hourly) < 2 * 28 * DAY / 300 / 100
+    assert len(history.agents) == 100 and len(history._recent) == 4 and len(history._gaps._by_length) == KEPT
+    assert history._hours is not None and max(history._calls) <= 64
+    for agent in range(100):
+        assert len(history._period.gaps(agent)) == 16 and history._followers.of(agent) == 8
+        hours = history._hours._hours[agent]
+        assert hours is not None and sum(hours._counts) < 2 * 28 * DAY / 300 / 100

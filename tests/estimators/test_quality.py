@@ -388,7 +388,7 @@ def test_memory_stays_bounded() -> None:
         agent = rng.choice("xyz")
         say(quality, agent, float(step), *(rng.uniform(0, 9) for _ in NAMES))
         quality.invoked(rng.choice("xyz"), float(step), 1.0)
-    assert max(len(rows) for rows in quality._rows.values()) <= 8
+    assert max(len(quality._notes.held(agent)) for agent in "xyz") <= 9
     assert len(quality._realised) <= 32
     for figures in quality.figures().values():
         assert figures.pairs <= 256 * 32 and figures.invocations <= 256

@@ -259,7 +259,7 @@ def _rows(sidecar: Sidecar) -> Iterator[Row]:
         agent, nearest = agents.get(key), board.nearest(key)
         due, source = None, None
         if nearest is not None and math.isfinite(nearest[1].distance):
-            due, source = nearest[1].estimate.due, nearest[0]
+            due, source = nearest[1].at, nearest[0]
         lora = agent.memory.lora_name if agent is not None and agent.memory is not None else None
         resident = _resident(sidecar, key)
         tier = Tier.DEVICE if resident else _lora_tier(sidecar, lora, links)

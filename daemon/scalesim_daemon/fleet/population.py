@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from typing import cast
+from typing import Any, cast
 
 from scalesim_client.events import AgentReleased, AgentWoken, Event, InvocationFinished, InvocationStarted
 from scalesim_daemon.fleet.words import Bound, Head, Told, Word, content_of, hash_of, memory_of, plain
@@ -47,13 +47,17 @@ class SharedPopulation(Population):
 
     def own_sources(self, key: str) -> list[str]:
         """Return the sources heard here that speak of an agent."""
-        sources = self._own.get(key.partition("/")[0], ())
-        return [source for source in sources if key in self._voices[source].agents]
+        return [source for source in self.own_of(key.partition("/")[0]) if self.speaks_of(source, key)]
+
+    def speaks_of(self, source: str, key: str) -> bool:
+        """Whether a source speaks of an agent."""
+        voice = self._voices.get(source)
+        return voice is not None and voice.knows(key.partition("/")[2], key)
 
     def agents_of(self, source: str) -> set[str]:
         """Return the agents that a source speaks of."""
         voice = self._voices.get(source)
-        return set() if voice is None else voice.agents
+        return set() if voice is None else {key for _, key in voice.everybody()}
 
     def speaks_for(self, simulation: str) -> bool:
         """Whether a source of the simulation is heard here."""
@@ -72,14 +76,14 @@ class SharedPopulation(Population):
     def told(self, source: str, key: str) -> Told | None:
         """Return what is to be told of an agent, None where the source doesn't speak of it."""
         voice = self._voices.get(source)
-        if voice is None or key not in voice.agents:
+        if voice is None or not self.speaks_of(source, key):
             return None
         due, running = self.board.told_by(source, key), voice.in_flight.get(key, 0)
-        memory = self._bound_here(key) if key in voice.memory else None
+        agent = self.agents.get(key)
+        memory = self._bound_here(key) if agent is not None and source in agent.bound_by else None
         if due is None:
             return Told(in_flight=running, memory=memory)
-        estimate = due.estimate
-        return Told(estimate.due, estimate.confidence, plain(estimate.basis), running, memory)
+        return Told(due.at, due.confidence, plain(due.why), running, memory)
 
     def content(self, wanted: str) -> bytes | None:
         """Return the content with this hash, if it is the prefix of an agent that is heard here."""
@@ -129,13 +133,13 @@ class SharedPopulation(Population):
                 del self._own[voice.stream.simulation]
         super()._close(source)
 
-    def _note(self, voice: _Voice, event: Event, key: str, restated: bool) -> str:
+    def _note(self, voice: _Voice, event: Any, key: str, restated: bool) -> None:
         if not voice.stream.teller and not restated:
-            if isinstance(event, InvocationStarted):
+            if event.type == InvocationStarted.type:
                 self.calls[voice.stream.source, key] += 1
-            elif isinstance(event, AgentWoken):
+            elif event.type == AgentWoken.type:
                 self.woken[voice.stream.source, key] = None
-        return super()._note(voice, event, key, restated)
+        super()._note(voice, event, key, restated)
 
     def _unsay(self, voice: _Voice, key: str) -> None:
         super()._unsay(voice, key)
@@ -167,27 +171,30 @@ class SharedPopulation(Population):
             if told is None:
                 self._let_go(voice, name, key, wall)
                 continue
-            agent = self.agents.setdefault(key, Agent(key))
-            voice.agents.add(agent.key)
+            if name not in voice.keys:
+                self._meet(voice, name)
+            agent = self.agents[key]
             due = None if told.due is None else Estimate(told.due, told.confidence, told.basis)
             blend.tell(name, due)
             self._remember_told(voice, agent, told.memory)
             running = voice.in_flight.get(key, 0)
             started = max(told.in_flight - running, 0 if anew else word.calls.get(name, 0))
-            for _ in range(started):
-                self._observe(voice, InvocationStarted(agent=name), wall)
-            for _ in range(running + started - told.in_flight):
-                self._observe(voice, InvocationFinished(agent=name), wall)
+            finished = running + started - told.in_flight
+            events: list[Event] = [InvocationStarted(agent=name)] * started
+            events += [InvocationFinished(agent=name)] * finished
             if name in woken:
-                self._observe(voice, AgentWoken(agent=name), wall)
-            self._estimate(voice, agent.key, name)
+                events.append(AgentWoken(agent=name))
+            self._observe(voice, events, wall)
+            voice.changed[name] = None
+        self._renew(voice)
 
     def unheard(self, source: str) -> None:
         """Forget a source of another daemon."""
         voice = self._voices.get(source)
         if voice is not None:
-            for key in [key for key in voice.agents if self._bound.get(key, _NOBODY)[0] == source]:
-                self._drop(key)
+            for _, key in voice.everybody():
+                if self._bound.get(key, _NOBODY)[0] == source:
+                    self._drop(key)
             self.apply([Closed(voice.stream)], voice.heard)
 
     def teller(self, key: str) -> str:
@@ -222,7 +229,7 @@ class SharedPopulation(Population):
         if bound is None:
             if known is not None and known[0] == voice.stream.source:
                 self._drop(agent.key)
-                voice.memory.discard(agent.key)
+                agent.disclaim(voice.itself)
                 self._unbind_if_unsaid(agent.key)
         elif known != (voice.stream.source, bound):
             self._bound[agent.key] = voice.stream.source, bound
@@ -232,7 +239,7 @@ class SharedPopulation(Population):
         """Let the agent's memory be known here if it is needed here, else not."""
         if not self.here(agent.key):
             self.lacking.pop(agent.key, None)
-            voice.memory.discard(agent.key)
+            agent.disclaim(voice.itself)
             self._unbind_if_unsaid(agent.key)
             return
         if bound.content is not None and not self._has(agent, bound):
@@ -240,7 +247,7 @@ class SharedPopulation(Population):
         else:
             self.lacking.pop(agent.key, None)
         if agent.key not in self.lacking and bound.content is not None:
-            voice.memory.add(agent.key)
+            agent.claim(voice.itself)
             return
         self._let(voice, agent, memory_of(bound, None))
 
@@ -250,16 +257,14 @@ class SharedPopulation(Population):
         return memory is not None and self._bound_here(agent.key) == bound
 
     def _let(self, voice: _Voice, agent: Agent, memory: Memory) -> None:
-        voice.memory.add(agent.key)
-        if memory != agent.memory:
-            self._remember(agent, memory)
-            self._changes.bound.append(agent.key)
+        agent.claim(voice.itself)
+        self._bind(agent, memory, restated=True)
 
     def _let_go(self, voice: _Voice, name: str, key: str, wall: float) -> None:
         if self._bound.get(key, _NOBODY)[0] == voice.stream.source:
             self._drop(key)
-        if key in voice.agents:
-            self._observe(voice, AgentReleased(agent=name), wall)
+        if voice.knows(name, key):
+            self._observe(voice, [AgentReleased(agent=name)], wall)
 
     def _drop(self, key: str) -> None:
         self._bound.pop(key, None)

@@ -82,7 +82,7 @@ class Telling:
     def _mark(self, key: str) -> None:
         for source in self._population.own_of(key.partition("/")[0]):
             line = self._lines[source]
-            if key in self._population.agents_of(source) or key in line.told:
+            if self._population.speaks_of(source, key) or key in line.told:
                 line.dirty[key] = None
                 line.news = not line.lost
                 self._dirty.set()

@@ -1,0 +1,234 @@
+"""What the estimators of a stream said of each agent lately, and who is to be asked again because it has lapsed."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import NamedTuple
+
+from scalesim_estimators.base import Estimate
+from scalesim_estimators.calendar import Calendar
+from scalesim_estimators.roster import Roster
+
+_CHANGES_KEPT = 8
+_STALE = 64
+_SURE = 250
+"""A confidence is kept as so many parts of 1."""
+
+
+class Row(NamedTuple):
+    """From clock value `since` on, what the estimators said of one agent, in their order: dues, infinity for nothing,
+    and confidences in 250ths."""
+
+    since: float
+    dues: tuple[float, ...]
+    sure: bytes
+
+    def confidence(self, index: int) -> float:
+        """Return the confidence of one of them, in 0..1."""
+        return self.sure[index] / _SURE
+
+
+UNKNOWN = Row(math.nan, (), b"")
+
+
+class Notes:
+    """Per agent the last 8 changes of what so many `estimators` said, and the nearest of the dues that hold. `day` is
+    what one day is in the calendar of these, in clock units.
+
+    Nobody asks for what was held long ago: of nearly all agents the newest change and the one before are enough. They
+    lie in columns; what is older, and may still be asked for, is packed.
+    """
+
+    __slots__ = (
+        "_agents",
+        "_before",
+        "_estimators",
+        "_lost",
+        "_newest",
+        "_older",
+        "_packing",
+        "_passing",
+        "_places",
+        "_silence",
+        "_soonest",
+    )
+
+    def __init__(self, agents: Roster, estimators: int, day: float) -> None:
+        self._agents = agents
+        self._estimators = estimators
+        self._places: list[int] = []
+        """Which estimators have ever said anything: they have columns."""
+        self._newest, self._before = _Rows(agents, "newest"), _Rows(agents, "before")
+        self._older: list[bytes | None] = agents.objects("older")
+        self._packing = Struct(f"={1 + estimators}d{estimators}s")
+        self._lost = agents.column("older lost", "B", 0)
+        """Whether rows were dropped that may be asked for."""
+        self._silence = Row(-math.inf, (math.inf,) * estimators, bytes(estimators))
+        self._soonest = agents.column("soonest", "d", math.inf)
+        self._passing: Calendar[int] = Calendar(day, self._soonest.__getitem__)
+
+    def note(
+        self,
+        agent: str,
+        dues: tuple[float, ...],
+        estimates: Sequence[Estimate | None],
+        now: float,
+        oldest: float,
+    ) -> None:
+        """Note what is said of an agent from `now` on. Nobody will ask for what was held before `oldest`."""
+        soonest, number = min(dues), self._agents.find(agent)
+        if number is None:
+            if soonest == math.inf:
+                return
+            number = self._agents.enter(agent)
+        if self._soonest[number] != soonest:
+            self._watch(number, soonest)
+        told = [dues[place] for place in self._places]
+        if told.count(math.inf) + self._estimators - len(told) != dues.count(math.inf):
+            told = self._hear(dues)
+        newest = self._newest
+        since = newest.since[number]
+        if since == now:
+            if self._before.says(number, told):
+                newest.copy(number, self._before)
+                self._uncover(number)
+                return
+        elif since < math.inf:
+            if newest.says(number, told):
+                return
+            self._cover(number, since, oldest)
+        newest.put(number, now, told, [estimates[place] for place in self._places])
+
+    def held(self, agent: str) -> list[Row]:
+        """Return what is noted of an agent, the newest first."""
+        number = self._agents.find(agent)
+        if number is None:
+            return [self._silence]
+        rows = [self._row(lately, number) for lately in (self._newest, self._before) if lately.has(number)]
+        older = [self._unpacked(packed) for packed in self._packing.iter_unpack(self._older[number] or b"")]
+        return [*rows, *reversed(older), *([] if self._lost[number] else [self._silence])]
+
+    def lapsed(self, earliest: float) -> list[str]:
+        """Return the agents of which the nearest due lies before `earliest`, each once."""
+        passed = self._passing.passed(earliest)
+        for number in passed:
+            self._soonest[number] = math.inf
+        return [self._agents.names[number] for number in passed]
+
+    def newest(self) -> Iterator[tuple[str, tuple[float, ...]]]:
+        """Yield the dues that hold, of all agents of which something is noted."""
+        for number, agent in enumerate(self._agents.names):
+            if self._newest.has(number):
+                yield agent, self._row(self._newest, number).dues
+
+    def _hear(self, dues: Sequence[float]) -> list[float]:
+        """Give those columns who speak for the first time; return what all say who have some."""
+        for place, due in enumerate(dues):
+            if due < math.inf and place not in self._places:
+                self._places.append(place)
+                for rows in (self._newest, self._before):
+                    rows.widen(self._agents)
+        return [dues[place] for place in self._places]
+
+    def _cover(self, number: int, since: float, oldest: float) -> None:
+        """Another row is to come on top of the newest, which holds `since` then."""
+        rows = b""
+        if self._before.has(number) and since >= oldest:
+            kept, size = self._older[number] or b"", self._packing.size
+            before = self._row(self._before, number)
+            rows = kept + self._packing.pack(before.since, *before.dues, before.sure)
+            while len(rows) > size and self._packing.unpack_from(rows, size)[0] < oldest:
+                rows = rows[size:]
+            if len(rows) > (_CHANGES_KEPT - 2) * size:
+                rows = rows[size:]
+                self._lost[number] = 1
+        self._older[number] = rows or None
+        self._before.copy(number, self._newest)
+
+    def _uncover(self, number: int) -> None:
+        """The row before the newest is gone: the newest of the older ones takes its place."""
+        older = self._older[number]
+        if older is None:
+            self._before.since[number] = math.inf
+            return
+        row = self._unpacked(self._packing.unpack_from(older, len(older) - self._packing.size))
+        self._older[number] = older[: -self._packing.size] or None
+        self._before.fill(number, row, self._places)
+
+    def _row(self, rows: _Rows, number: int) -> Row:
+        dues, sure = [math.inf] * self._estimators, bytearray(self._estimators)
+        for place, column, shares in zip(self._places, rows.dues, rows.sure, strict=True):
+            dues[place], sure[place] = column[number], shares[number]
+        return Row(rows.since[number], tuple(dues), bytes(sure))
+
+    def _unpacked(self, packed: tuple[float | bytes, ...]) -> Row:
+        since, *dues, sure = packed
+        return Row(since, tuple(dues), sure)  # type: ignore[arg-type]
+
+    def _watch(self, number: int, due: float) -> None:
+        self._soonest[number] = due
+        if due == math.inf:
+            return
+        self._passing.put(number, due)
+        if len(self._passing) > 2 * len(self._agents) + _STALE:
+            soonest = enumerate(self._soonest)
+            self._passing.refill((number, due) for number, due in soonest if due < math.inf)
+
+
+def held_before(rows: Sequence[Row], clock: float) -> Row:
+    """Return what was held just before `clock`, `UNKNOWN` where that is no longer known; the newest row comes first."""
+    return next((row for row in rows if row.since < clock), UNKNOWN)
+
+
+class _Rows:
+    """One row of each agent, by the estimators that speak: `since` is infinity where there is none."""
+
+    __slots__ = ("_name", "dues", "since", "sure")
+
+    def __init__(self, agents: Roster, name: str) -> None:
+        self._name = name
+        self.since: array[float] = agents.column(f"{name} since", "d", math.inf)
+        self.dues: list[array[float]] = []
+        self.sure: list[array[int]] = []
+
+    def widen(self, agents: Roster) -> None:
+        """Make room for one more estimator."""
+        self.dues.append(agents.column(f"{self._name} due {len(self.dues)}", "d", math.inf))
+        self.sure.append(agents.column(f"{self._name} sure {len(self.sure)}", "B", 0))
+
+    def has(self, number: int) -> bool:
+        """Whether there is a row of the agent."""
+        return self.since[number] < math.inf
+
+    def says(self, number: int, dues: Sequence[float]) -> bool:
+        """Whether there is a row of the agent, and its dues are these."""
+        return self.has(number) and all(
+            column[number] == due for column, due in zip(self.dues, dues, strict=True)
+        )
+
+    def put(
+        self, number: int, since: float, dues: Sequence[float], estimates: Sequence[Estimate | None]
+    ) -> None:
+        """Let this be the agent's row."""
+        self.since[number] = since
+        for column, due in zip(self.dues, dues, strict=True):
+            column[number] = due
+        for shares, estimate in zip(self.sure, estimates, strict=True):
+            shares[number] = 0 if estimate is None else round(_SURE * estimate.confidence)
+
+    def fill(self, number: int, row: Row, places: Sequence[int]) -> None:
+        """Let this be the agent's row, of which those at these places spoke."""
+        self.since[number] = row.since
+        for place, column, shares in zip(places, self.dues, self.sure, strict=True):
+            column[number], shares[number] = row.dues[place], row.sure[place]
+
+    def copy(self, number: int, other: _Rows) -> None:
+        """Let the agent's row be that of others."""
+        self.since[number] = other.since[number]
+        for column, its in zip(self.dues, other.dues, strict=True):
+            column[number] = its[number]
+        for shares, theirs in zip(self.sure, other.sure, strict=True):
+            shares[number] = theirs[number]

@@ -1,0 +1,204 @@
+"""A message that is decoded as a whole is what it would have been event by event, or isn't decoded so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalesim_client.codec import decode, encode
+from scalesim_client.events import (
+    MAX_EVENTS_PER_MESSAGE,
+    MAX_MESSAGE_BYTES,
+    ActivityStarted,
+    AgentIdled,
+    AgentReleased,
+    AgentWoken,
+    Event,
+    InvocationFinished,
+    InvocationStarted,
+    PlanDeclared,
+    StepAdvanced,
+    StreamOpened,
+)
+from scalesim_daemon.gate import Gate, Opened, Said, Stream
+from scalesim_daemon.population import Population
+from scalesim_daemon.wire import parse_all, read_plain
+from scalesim_estimators import Estimate
+from tests.client.wire_page import EVENTS
+
+NEVER_PLAIN = {"stream.opened", "stream.closed", "state.snapshot", "memory.bound"}
+LONG = "agent.registered, a long name"
+PLAIN = {name: event for name, event in EVENTS.items() if event.type not in NEVER_PLAIN and name != LONG}
+WOKEN = AgentWoken(agent="a").to_wire()
+ACTS = {"type": "agent.activity_started", "agent": "a"}
+STREAM = Stream("s", "s", 1, "step")
+agents = st.sampled_from("abc")
+forms = pytest.mark.parametrize("json", [False, True], ids=["msgpack", "json"])
+
+
+def same(one: Event, other: Event) -> bool:
+    """Whether two events of whatever classes are the same, to whoever reads them."""
+    names = list(other.__dataclass_fields__)
+    return one.type == other.type and [repr(getattr(one, name)) for name in names] == [
+        repr(getattr(other, name)) for name in names
+    ]
+
+
+def dues(population: Population) -> dict[str, list[Estimate]]:
+    board = population.board
+    return {key: [due.estimate for _, due in board.told(key)] for key in board.agents()}
+
+
+def taken_one_by_one(payload: bytes) -> Sequence[Event]:
+    taken, refused = parse_all(decode(payload)[1])
+    assert not refused
+    return taken
+
+
+@forms
+@pytest.mark.parametrize("name", PLAIN)
+def test_ordinary_events_are_plain(name: str, json: bool) -> None:
+    payload = encode(0.5, [PLAIN[name], WOKEN], json=json)
+    plain = read_plain(payload)
+    assert plain is not None
+    assert all(map(same, plain, taken_one_by_one(payload)))
+    assert plain[0].type == PLAIN[name].type
+
+
+@forms
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "agent.woken"},
+        {**WOKEN, "agent": ""},
+        {**WOKEN, "agent": "x" * 65},
+        {**WOKEN, "agent": 7},
+        {**WOKEN, "mood": "good"},
+        {"type": "agent.vanished", "agent": "a"},
+        {"type": "step.advanced", "now": -1},
+        {"type": "step.advanced", "now": True},
+        ACTS,
+        {**ACTS, "for": 1, "until": 2},
+        {"type": "plan.declared", "agents": ["a"], "probabilities": [1.5]},
+        {"type": "plan.declared", "agents": ["a"], "probabilities": [0.5], "at": 1},
+        {"type": "path.declared"},
+        {"type": "agent.moved", "agent": "a", "xy": [1]},
+        [],
+        *(EVENTS[name] for name in sorted({LONG, *NEVER_PLAIN})),
+    ],
+)
+def test_what_is_wrong_or_unusual_is_looked_at_by_itself(event: Any, json: bool) -> None:
+    assert read_plain(encode(0.0, [WOKEN], json=json)) is not None
+    assert read_plain(encode(0.0, [WOKEN, event], json=json)) is None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[",
+        b"[0,[]",
+        encode(0.0, [WOKEN]) + b"\x00",
+        msgpack.packb([0.0, [WOKEN, {"type": "step.advanced", "now": math.nan}]]),
+        msgpack.packb([math.inf, [WOKEN]]),
+        msgpack.packb([0.0, [WOKEN] * (MAX_EVENTS_PER_MESSAGE + 1)]),
+        msgpack.packb([0.0, [{**WOKEN, "agent": b"a"}]]),
+        msgpack.packb([0.0, [{"type": "agent.woken", "agent": "\udcff"}]], unicode_errors="surrogateescape"),
+        b"[0,[]" + b" " * MAX_MESSAGE_BYTES + b"]",
+    ],
+)
+def test_bytes_that_are_no_message_are_not_plain(payload: bytes) -> None:
+    assert read_plain(payload) is None
+
+
+scraps = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2**65),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.text(max_size=2) | st.floats(0, 2), max_size=2),
+)
+
+
+@st.composite
+def nearly_events(draw: st.DrawFn) -> dict[str, Any]:
+    """An event of the contract, in which some fields may be anything, or missing, or others."""
+    raw = draw(st.sampled_from(list(EVENTS.values()))).to_wire()
+    for name in draw(st.lists(st.sampled_from([*raw, "for", "until", "extra"]), max_size=2)):
+        raw[name] = draw(scraps)
+    return raw
+
+
+@settings(deadline=None)
+@given(st.lists(nearly_events(), max_size=3), st.booleans())
+def test_plain_is_what_it_would_be_one_by_one(raws: list[dict[str, Any]], json: bool) -> None:
+    try:
+        payload = encode(0.0, raws, json=json)
+    except ValueError:
+        return
+    plain = read_plain(payload)
+    if plain is not None:
+        one_by_one = taken_one_by_one(payload)
+        assert len(plain) == len(one_by_one)
+        assert all(map(same, plain, one_by_one))
+
+
+def test_who_keeps_an_agents_name_keeps_the_same_string() -> None:
+    one, other = (read_plain(encode(0.0, [AgentWoken(agent="Zoë")])) for _ in range(2))
+    assert one is not None and other is not None
+    assert one[0].agent is other[0].agent  # type: ignore[attr-defined]
+
+
+def test_dues_and_calls_are_those_of_the_same_maps() -> None:
+    said: list[Event] = [
+        StepAdvanced(now=2.0),
+        *PLAIN.values(),
+        ActivityStarted(agent="b", for_=3.0),
+        InvocationStarted(agent="c"),
+    ]
+    payload = encode(0.0, said)
+    opened = StreamOpened(simulation="s", source="s", incarnation=1, clock="step").to_wire()
+    plain, by_map = (Gate(), Population()), (Gate(), Population())
+    for gate, population in (plain, by_map):
+        population.apply(gate.admit("s", 0, [opened]).admitted, 0.0)
+    events = read_plain(payload)
+    assert events is not None
+    plain[1].apply(plain[0].judge("s", 1, events).admitted, 1.0)
+    by_map[1].apply(by_map[0].admit("s", 1, decode(payload)[1]).admitted, 1.0)
+    assert plain[0].counts == by_map[0].counts
+    assert plain[1].agents == by_map[1].agents
+    assert dues(plain[1]) == dues(by_map[1])
+    assert "s/b" in dues(plain[1])
+    assert plain[1].take_changes() == by_map[1].take_changes()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(AgentWoken, agent=agents),
+            st.builds(AgentIdled, agent=agents),
+            st.builds(AgentReleased, agent=agents),
+            st.builds(ActivityStarted, agent=agents, for_=st.integers(0, 6).map(float)),
+            st.builds(PlanDeclared, agents=st.lists(agents, unique=True)),
+            st.builds(StepAdvanced, now=st.integers(0, 20).map(float)),
+            st.builds(InvocationFinished, agent=agents),
+        ),
+        max_size=20,
+    )
+)
+def test_a_message_of_many_events_comes_to_the_same_as_many_messages(log: list[Event]) -> None:
+    at_once, one_by_one = Population(), Population()
+    at_once.apply([Opened(STREAM), Said(STREAM, log)], 0.0)
+    one_by_one.apply([Opened(STREAM)], 0.0)
+    for event in log:
+        one_by_one.apply([Said(STREAM, [event])], 0.0)
+    assert dues(at_once) == dues(one_by_one)
+    assert at_once.agents == one_by_one.agents
