@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, MutableSequence, Set
 from typing import Any
 
-_LEFT = 64
+_LEFT = 8
 
 
 class Roster:
@@ -65,6 +65,8 @@ class Roster:
             left = set(self._left.values())
             for drop in self._noting:
                 drop(left)
+            for number in left:
+                self.names[number] = ""
             self._free += self._left.values()
             self._left.clear()
 
