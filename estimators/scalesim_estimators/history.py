@@ -6,6 +6,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import ClassVar
 
 from scalesim_client.events import AgentIdled, AgentReleased, ClockKind, InvocationStarted
@@ -17,6 +18,8 @@ from scalesim_estimators.ways import ByHours, Follows, Period, Usual, Way
 
 _LEADERS = 4
 _CALLS_KEPT = 64
+# There may be a million of them: all at once would take seconds.
+_FORESEEN_AT_ONCE = 64
 
 
 class HistoryEstimator(ByType):
@@ -53,6 +56,7 @@ class HistoryEstimator(ByType):
         "_last",
         "_period",
         "_recent",
+        "_unforeseen",
         "_usual",
         "_ways",
         "agents",
@@ -64,6 +68,8 @@ class HistoryEstimator(ByType):
         self.agents = Roster() if agents is None else agents
         """Those of the stream, for all that is kept of them."""
         self._gaps = Gaps()
+        self._unforeseen: Iterator[int] = iter(())
+        """Numbers of those who may have called before any gap was known, and aren't foreseen by it yet."""
         self._recent: deque[tuple[int, float]] = deque(maxlen=_LEADERS)
         self._last = self.agents.column("last", "d", -math.inf)
         self._calls = self.agents.column("calls", "B", 0)
@@ -104,6 +110,10 @@ class HistoryEstimator(ByType):
             if longer is None
             else Estimate(last + longer, self._usual.confidence(number), "history: late")
         )
+
+    def knows_anybody(self) -> bool:
+        """Whether anybody has ever called."""
+        return any(self._calls)
 
     def forget(self, agent: str) -> None:
         """Drop all that is known of an agent."""
@@ -152,15 +162,19 @@ class HistoryEstimator(ByType):
         self._calls[agent] = calls
 
     def _foresee_by_usual(self, agent: int, ended: float) -> Collection[int]:
-        """Take in the gap that the agent's call has ended, if any, and foresee it by everybody's; with the first gap of
-        all, everybody. Return who is foreseen."""
+        """Take in the gap that the agent's call has ended, if any, and foresee it by everybody's; and, from the first
+        gap of all on, with each call some of those who called before there was any. Return who is foreseen."""
         nothing_known = self._gaps.usual(0.0) is None
         if ended < math.inf:
             self._gaps.add(ended)
         gap = self._gaps.usual(0.0)
         if gap is None:
             return ()
-        foreseen = [number for number, calls in enumerate(self._calls) if calls] if nothing_known else [agent]
+        if nothing_known:
+            self._unforeseen = iter(range(len(self._calls)))
+        some = islice(self._unforeseen, _FORESEEN_AT_ONCE)
+        waiting = [number for number in some if self._calls[number] and self._usual.gap[number] == math.inf]
+        foreseen = [agent, *waiting]
         for number in foreseen:
             self._usual.gap[number] = gap
         return foreseen

@@ -138,6 +138,21 @@ def test_of_two_without_a_record_of_their_own_the_one_that_called_longer_ago_is_
     assert basis(history, "early") == "history: usual gap 20"
 
 
+def test_with_the_first_gap_of_all_many_are_foreseen_one_after_another() -> None:
+    history, many = HistoryEstimator(), [f"agent {number}" for number in range(1000)]
+    for agent in many:
+        invoked(history, agent, 0.0)
+    changed = history.observe(InvocationStarted(agent=many[-1]), 20.0)
+    assert 2 < len(changed) <= 66
+    foreseen = set(changed)
+    for number in range(20):
+        changed = history.observe(InvocationStarted(agent=many[number]), 20.0)
+        assert len(changed) <= 66
+        foreseen.update(changed)
+    assert foreseen == set(many)
+    assert {due(history, agent) for agent in many[20:-1]} == {20.0}
+
+
 def test_who_is_late_by_its_own_gaps_is_due_after_a_longer_one_of_others() -> None:
     history = HistoryEstimator()
     invoked(history, "slow", 0, 30, 60)
