@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import KeysView, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,11 +29,6 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     why: str
     clock: StreamClock
     source: str
-
-    @classmethod
-    def of(cls, estimate: Estimate, clock: StreamClock, source: str) -> Self:
-        """Return what an estimate of a source comes to."""
-        return cls(*estimate, clock, source)
 
     @property
     def estimate(self) -> Estimate:

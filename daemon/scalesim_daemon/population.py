@@ -255,9 +255,11 @@ class Population:
                     self._meet(voice, name)
                 if kind in _NOTED:
                     self._note(voice, event, keys[name], restated)
-                if kind == InvocationStarted.type and not restated:
-                    # How good the estimates were is known now, and so perhaps that others are better.
-                    changed.update(dict.fromkeys(voice.blend.quality.invoked(name, now, voice.clock.step)))
+                    if kind == InvocationStarted.type and not restated:
+                        # How good the estimates were is known now, and so perhaps that others are better.
+                        changed.update(
+                            dict.fromkeys(voice.blend.quality.invoked(name, now, voice.clock.step))
+                        )
             for one in voice.blend.observe(event, now):
                 changed[one] = None
 
@@ -383,7 +385,7 @@ class Population:
             estimate = renew(name, now, earliest)
             if key is None:
                 key = self._foresee(voice, name, estimate)
-            if put(key, source, None if estimate is None else Due.of(estimate, clock, source)):
+            if put(key, source, None if estimate is None else Due(*estimate, clock, source)):
                 dues.add(key)
 
     def _foresee(self, voice: _Voice, name: str, estimate: Estimate | None) -> str:

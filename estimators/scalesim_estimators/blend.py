@@ -15,6 +15,7 @@ from scalesim_estimators.nearest import nearest
 from scalesim_estimators.quality import BLEND, Quality
 from scalesim_estimators.single import WokenEstimator
 
+_Estimate = Callable[[str, float], Estimate | None]
 _Observe = Callable[[Any, float], Collection[str]]
 
 
@@ -33,10 +34,11 @@ class Blend:
     name: ClassVar[str] = BLEND
     __slots__ = (
         "_asked",
-        "_declared",
         "_estimators",
         "_floor",
         "_hearing",
+        "_not_before",
+        "_note",
         "_silent",
         "_whole",
         "history",
@@ -60,13 +62,15 @@ class Blend:
         )
         if self.quality.names != names:
             raise ValueError(f"this quality is that of {self.quality.names}, not of {names}")
+        self._note = self.quality.estimated
         self._floor = (-math.inf, -math.inf)
-        self._declared = next((e for e in first if isinstance(e, DeclaredEstimator)), None)
         self._hearing: dict[type[Event], Sequence[tuple[int, _Observe]]] = {}
         """Per type of event, who takes it in: places among the estimators."""
         self._silent = {place for place, e in enumerate(first) if isinstance(e, ByType)}
         """Those who have never named an agent: they have nothing to say of any."""
-        self._asked = self._speakers()
+        if not history.knows_anybody():
+            self._silent.add(len(first))
+        self._ask_speakers()
 
     @property
     def estimators(self) -> Sequence[Estimator]:
@@ -84,7 +88,7 @@ class Blend:
             if named:
                 if place in self._silent:
                     self._silent.remove(place)
-                    self._asked = self._speakers()
+                    self._ask_speakers()
                 changed = dict.fromkeys((*changed, *named)) if changed else named
         return changed
 
@@ -106,7 +110,7 @@ class Blend:
         counts as nothing in the score.
         """
         estimates, dues, speakers = self._ask(agent, earliest)
-        self.quality.estimated(agent, dues, estimates, now)
+        self._note(agent, dues, estimates, now)
         chosen = self._choose(estimates, dues, speakers)
         return self.estimate(agent) if chosen is None else chosen
 
@@ -123,14 +127,18 @@ class Blend:
         found = [e.handler(kind) if isinstance(e, ByType) else e.observe for e in self._estimators]
         return [(place, observe) for place, observe in enumerate(found) if observe is not None]
 
-    def _speakers(self) -> Sequence[tuple[int, Callable[[str, float], Estimate | None]]]:
-        return [(place, e.estimate) for place, e in enumerate(self._estimators) if place not in self._silent]
+    def _ask_speakers(self) -> None:
+        """Have those asked from now on who may have something to say."""
+        speakers = [(place, e) for place, e in enumerate(self._estimators) if place not in self._silent]
+        self._asked: Sequence[tuple[int, _Estimate]] = [(place, e.estimate) for place, e in speakers]
+        declared = [e.not_before for _, e in speakers if isinstance(e, DeclaredEstimator)]
+        self._not_before = declared[0] if declared else None
 
     def _ask(
         self, agent: str, earliest: float
     ) -> tuple[list[Estimate | None], tuple[float, ...], Sequence[int]]:
         """Return what each estimator says, the dues of that, infinity for None, and the places of those who speak."""
-        bound = None if self._declared is None else self._declared.not_before(agent)
+        bound = None if self._not_before is None else self._not_before(agent)
         if bound is not None and bound >= earliest:
             earliest = -math.inf
         elif self._whole:

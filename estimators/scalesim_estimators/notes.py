@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from scalesim_estimators.roster import Roster
 
 _CHANGES_KEPT = 8
 _STALE = 64
+# What was said of so many at one clock value takes 3 MB.
+_SAID_KEPT = 8192
 _SURE = 250
 """A confidence is kept as so many parts of 1."""
 
@@ -39,7 +41,8 @@ class Notes:
     what one day is in the calendar of these, in clock units.
 
     Nobody asks for what was held long ago: of nearly all agents the newest change and the one before are enough. They
-    lie in columns; what is older, and may still be asked for, is packed.
+    lie in columns; what is older, and may still be asked for, is packed. What holds at one clock value is what is said
+    last: it is put there when the clock goes on, or so many agents were spoken of that it takes much memory.
     """
 
     __slots__ = (
@@ -48,12 +51,15 @@ class Notes:
         "_estimators",
         "_lost",
         "_newest",
+        "_now",
         "_older",
         "_packing",
         "_passing",
         "_places",
+        "_said",
         "_silence",
         "_soonest",
+        "oldest",
     )
 
     def __init__(self, agents: Roster, estimators: int, day: float) -> None:
@@ -69,6 +75,11 @@ class Notes:
         self._silence = Row(-math.inf, (math.inf,) * estimators, bytes(estimators))
         self._soonest = agents.column("soonest", "d", math.inf)
         self._passing: Calendar[int] = Calendar(day, self._soonest.__getitem__)
+        self.oldest = math.inf
+        """Nobody will ask for what was held before that."""
+        self._now = -math.inf
+        self._said: dict[str, tuple[tuple[float, ...], Sequence[Estimate | None]]] = {}
+        """Per agent what was said at clock value `now`."""
 
     def note(
         self,
@@ -76,34 +87,21 @@ class Notes:
         dues: tuple[float, ...],
         estimates: Sequence[Estimate | None],
         now: float,
-        oldest: float,
     ) -> None:
-        """Note what is said of an agent from `now` on. Nobody will ask for what was held before `oldest`."""
-        soonest, number = min(dues), self._agents.find(agent)
-        if number is None:
-            if soonest == math.inf:
-                return
-            number = self._agents.enter(agent)
-        if self._soonest[number] != soonest:
-            self._watch(number, soonest)
-        told = [dues[place] for place in self._places]
-        if told.count(math.inf) + self._estimators - len(told) != dues.count(math.inf):
-            told = self._hear(dues)
-        newest = self._newest
-        since = newest.since[number]
-        if since == now:
-            if self._before.says(number, told):
-                newest.copy(number, self._before)
-                self._uncover(number)
-                return
-        elif since < math.inf:
-            if newest.says(number, told):
-                return
-            self._cover(number, since, oldest)
-        newest.put(number, now, told, [estimates[place] for place in self._places])
+        """Note what is said of an agent from `now` on."""
+        if now != self._now or len(self._said) == _SAID_KEPT:
+            self._settle()
+            self._now = now
+        self._said[agent] = dues, estimates
 
-    def held(self, agent: str) -> list[Row]:
-        """Return what is noted of an agent, the newest first."""
+    def forget(self, agent: str) -> None:
+        """Drop what was said of an agent that leaves."""
+        self._said.pop(agent, None)
+
+    def held(self, agent: str, before: float = math.inf) -> list[Row]:
+        """Return what is noted of an agent, the newest first; what was said from `before` on may be missing."""
+        if self._now < before:
+            self._settle()
         number = self._agents.find(agent)
         if number is None:
             return [self._silence]
@@ -113,6 +111,7 @@ class Notes:
 
     def lapsed(self, earliest: float) -> list[str]:
         """Return the agents of which the nearest due lies before `earliest`, each once."""
+        self._settle()
         passed = self._passing.passed(earliest)
         for number in passed:
             self._soonest[number] = math.inf
@@ -120,22 +119,54 @@ class Notes:
 
     def newest(self) -> Iterator[tuple[str, tuple[float, ...]]]:
         """Yield the dues that hold, of all agents of which something is noted."""
+        self._settle()
         for number, agent in enumerate(self._agents.names):
             if self._newest.has(number):
                 yield agent, self._row(self._newest, number).dues
 
-    def _hear(self, dues: Sequence[float]) -> list[float]:
-        """Give those columns who speak for the first time; return what all say who have some."""
-        for place, due in enumerate(dues):
-            if due < math.inf and place not in self._places:
+    def _settle(self) -> None:
+        """Put where it stays what was said at the last clock value."""
+        if not self._said:
+            return
+        said, self._said = self._said, {}
+        self._hear(zip(*[dues for dues, _ in said.values()], strict=True))
+        now, find, soonest_of = self._now, self._agents.find, self._soonest
+        newest, before, since_of, watch = self._newest, self._before, self._newest.since, self._passing.put
+        for agent, (dues, estimates) in said.items():
+            soonest, number = min(dues), find(agent)
+            if number is None:
+                if soonest == math.inf:
+                    continue
+                number = self._agents.enter(agent)
+            if soonest_of[number] != soonest:
+                soonest_of[number] = soonest
+                if soonest < math.inf:
+                    watch(number, soonest)
+            since = since_of[number]
+            if since == now:
+                if before.says(number, dues):
+                    newest.copy(number, before)
+                    self._uncover(number)
+                    continue
+            elif since < math.inf:
+                if newest.says(number, dues):
+                    continue
+                self._cover(number, since)
+            newest.put(number, now, dues, estimates)
+        if len(self._passing) > 2 * len(self._agents) + _STALE:
+            self._passing.refill((number, due) for number, due in enumerate(soonest_of) if due < math.inf)
+
+    def _hear(self, said: Iterable[Sequence[float]]) -> None:
+        """Give those columns who speak for the first time, of what each has `said`."""
+        for place, dues in enumerate(said):
+            if place not in self._places and min(dues) < math.inf:
                 self._places.append(place)
                 for rows in (self._newest, self._before):
-                    rows.widen(self._agents)
-        return [dues[place] for place in self._places]
+                    rows.widen(place, self._agents)
 
-    def _cover(self, number: int, since: float, oldest: float) -> None:
+    def _cover(self, number: int, since: float) -> None:
         """Another row is to come on top of the newest, which holds `since` then."""
-        rows = b""
+        rows, oldest = b"", self.oldest
         if self._before.has(number) and since >= oldest:
             kept, size = self._older[number] or b"", self._packing.size
             before = self._row(self._before, number)
@@ -156,26 +187,17 @@ class Notes:
             return
         row = self._unpacked(self._packing.unpack_from(older, len(older) - self._packing.size))
         self._older[number] = older[: -self._packing.size] or None
-        self._before.fill(number, row, self._places)
+        self._before.fill(number, row)
 
     def _row(self, rows: _Rows, number: int) -> Row:
         dues, sure = [math.inf] * self._estimators, bytearray(self._estimators)
-        for place, column, shares in zip(self._places, rows.dues, rows.sure, strict=True):
+        for place, column, shares in rows.columns:
             dues[place], sure[place] = column[number], shares[number]
         return Row(rows.since[number], tuple(dues), bytes(sure))
 
     def _unpacked(self, packed: tuple[float | bytes, ...]) -> Row:
         since, *dues, sure = packed
         return Row(since, tuple(dues), sure)  # type: ignore[arg-type]
-
-    def _watch(self, number: int, due: float) -> None:
-        self._soonest[number] = due
-        if due == math.inf:
-            return
-        self._passing.put(number, due)
-        if len(self._passing) > 2 * len(self._agents) + _STALE:
-            soonest = enumerate(self._soonest)
-            self._passing.refill((number, due) for number, due in soonest if due < math.inf)
 
 
 def held_before(rows: Sequence[Row], clock: float) -> Row:
@@ -186,18 +208,18 @@ def held_before(rows: Sequence[Row], clock: float) -> Row:
 class _Rows:
     """One row of each agent, by the estimators that speak: `since` is infinity where there is none."""
 
-    __slots__ = ("_name", "dues", "since", "sure")
+    __slots__ = ("_name", "columns", "since")
 
     def __init__(self, agents: Roster, name: str) -> None:
         self._name = name
         self.since: array[float] = agents.column(f"{name} since", "d", math.inf)
-        self.dues: list[array[float]] = []
-        self.sure: list[array[int]] = []
+        self.columns: list[tuple[int, array[float], array[int]]] = []
+        """Of each who speaks its place, the dues and the confidences."""
 
-    def widen(self, agents: Roster) -> None:
+    def widen(self, place: int, agents: Roster) -> None:
         """Make room for one more estimator."""
-        self.dues.append(agents.column(f"{self._name} due {len(self.dues)}", "d", math.inf))
-        self.sure.append(agents.column(f"{self._name} sure {len(self.sure)}", "B", 0))
+        dues = agents.column(f"{self._name} due {place}", "d", math.inf)
+        self.columns.append((place, dues, agents.column(f"{self._name} sure {place}", "B", 0)))
 
     def has(self, number: int) -> bool:
         """Whether there is a row of the agent."""
@@ -205,30 +227,28 @@ class _Rows:
 
     def says(self, number: int, dues: Sequence[float]) -> bool:
         """Whether there is a row of the agent, and its dues are these."""
-        return self.has(number) and all(
-            column[number] == due for column, due in zip(self.dues, dues, strict=True)
-        )
+        for place, column, _ in self.columns:
+            if column[number] != dues[place]:
+                return False
+        return self.has(number)
 
     def put(
         self, number: int, since: float, dues: Sequence[float], estimates: Sequence[Estimate | None]
     ) -> None:
         """Let this be the agent's row."""
         self.since[number] = since
-        for column, due in zip(self.dues, dues, strict=True):
-            column[number] = due
-        for shares, estimate in zip(self.sure, estimates, strict=True):
+        for place, column, shares in self.columns:
+            column[number], estimate = dues[place], estimates[place]
             shares[number] = 0 if estimate is None else round(_SURE * estimate.confidence)
 
-    def fill(self, number: int, row: Row, places: Sequence[int]) -> None:
-        """Let this be the agent's row, of which those at these places spoke."""
+    def fill(self, number: int, row: Row) -> None:
+        """Let this be the agent's row."""
         self.since[number] = row.since
-        for place, column, shares in zip(places, self.dues, self.sure, strict=True):
+        for place, column, shares in self.columns:
             column[number], shares[number] = row.dues[place], row.sure[place]
 
     def copy(self, number: int, other: _Rows) -> None:
         """Let the agent's row be that of others."""
         self.since[number] = other.since[number]
-        for column, its in zip(self.dues, other.dues, strict=True):
-            column[number] = its[number]
-        for shares, theirs in zip(self.sure, other.sure, strict=True):
-            shares[number] = theirs[number]
+        for (_, column, shares), (_, its, theirs) in zip(self.columns, other.columns, strict=True):
+            column[number], shares[number] = its[number], theirs[number]

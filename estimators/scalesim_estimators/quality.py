@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from scalesim_estimators.base import Estimate
 from scalesim_estimators.nearest import NOBODY, Nearest, nearest
 from scalesim_estimators.notes import UNKNOWN, Notes, Row, held_before
 from scalesim_estimators.roster import Roster
@@ -75,6 +74,7 @@ class Quality:
         "_scores",
         "_seen",
         "admitted",
+        "estimated",
         "names",
     )
 
@@ -92,6 +92,9 @@ class Quality:
         self.names = tuple(names)
         self._agents = Roster() if agents is None else agents
         self._notes = Notes(self._agents, len(names), day)
+        self.estimated = self._notes.note
+        """Note what each estimator says of an agent: its name, their dues, infinity for none, their estimates, and the
+        clock value from which on they say so."""
         self.admitted = [True] * (len(names) - 1) + [False]
         self._always = [name in always for name in names]
         self._scores = [Score(window) for _ in (*names, BLEND)]
@@ -123,14 +126,6 @@ class Quality:
         """Return whether an estimator is admitted; unknown names raise `ValueError`."""
         return self.admitted[self.names.index(name)]
 
-    def estimated(
-        self, agent: str, dues: tuple[float, ...], estimates: Sequence[Estimate | None], now: float
-    ) -> None:
-        """Note what each estimator says of the agent from clock value `now` on, and the dues of that, infinity
-        for None."""
-        oldest = self._realised[0].at if self._realised else now
-        self._notes.note(agent, dues, estimates, now, oldest)
-
     def lapsed(self, earliest: float) -> list[str]:
         """Return the agents of which the nearest due that was noted lies before `earliest`, each once."""
         return self._notes.lapsed(earliest)
@@ -142,7 +137,7 @@ class Quality:
         if previous == now:
             return ()
         floor = now - 2 * step
-        rows = self._notes.held(agent)
+        rows = self._notes.held(agent, now)
         row = held_before(rows, now)
         since = now - previous
         self._judge_forecasts(row, now, floor, max(step, _SLACK * since) if since < math.inf else step)
@@ -155,11 +150,13 @@ class Quality:
         if row is not UNKNOWN:
             foreseen = nearest(row.dues, self.admitted, floor)
             self._realised.append(_Realised(agent, now, floor, row.dues, foreseen, previous))
+        self._notes.oldest = self._realised[0].at if self._realised else math.inf
         self._agents.call(agent, now)
         return () if self.admitted == before else self._differing(before)
 
     def forget(self, agent: str) -> None:
         """Drop what is kept of a released agent; what was scored stays."""
+        self._notes.forget(agent)
         self._agents.leave(agent)
 
     def _differing(self, admitted: Sequence[bool]) -> list[str]:
