@@ -122,7 +122,7 @@ class Feed:
     async def _route(self) -> None:
         while True:
             first = await self._router.recv_multipart(copy=False)
-            self._serve(first[-1], [frame.bytes for frame in first])
+            self._serve(first[-1], first[0].bytes, [frame.bytes for frame in first[1:]])
             until = monotonic() + TURN_SECONDS
             # What has come meanwhile costs no turn of the loop each.
             with suppress(zmq.Again):
@@ -131,21 +131,21 @@ class Feed:
             self._sidecar.take_in()
             await asyncio.sleep(0)
 
-    def _receive(self) -> tuple[zmq.Frame, list[bytes]]:
-        """Return a message that has come, its last frame also as such. Raises `zmq.Again` where there is none. Whether
-        another frame follows is asked of the frame: the socket takes several times as long to tell."""
+    def _receive(self) -> tuple[zmq.Frame, bytes, list[bytes]]:
+        """Return a message that has come: its last frame as such, the connection, and all frames. Raises `zmq.Again`
+        where there is none. Whether another frame follows is asked of the frame: the socket takes several times as long
+        to tell."""
         receive = self._plain.recv
-        parts = [receive(zmq.NOBLOCK)]
+        identity, frames = receive(zmq.NOBLOCK), []
         while (frame := receive(zmq.NOBLOCK, copy=False)).more:
-            parts.append(frame.bytes)
-        parts.append(frame.bytes)
-        return frame, parts
+            frames.append(frame.bytes)
+        frames.append(frame.bytes)
+        return frame, identity, frames
 
-    def _serve(self, last: zmq.Frame, parts: Sequence[bytes]) -> None:
+    def _serve(self, last: zmq.Frame, identity: bytes, frames: Sequence[bytes]) -> None:
         """Take one message in, and answer where its sender has to know. A ROUTER never waits to send. Which key its
         sender has is known of a frame."""
         key = None if self._keys is None else str(last.get("User-Id")).encode()
-        identity, *frames = parts
         verdict = self._take(frames, identity, key)
         if verdict is None or not (verdict.welcome or verdict.resync):
             return
@@ -221,7 +221,8 @@ class Feed:
             verdict = self._sidecar.admit_plain(topic, seq, plain, peer)
         else:
             verdict = self._sidecar.admit(topic, seq, raws, peer)
-        self._sampler.refused(topic, verdict.refused)
+        if verdict.refused:
+            self._sampler.refused(topic, verdict.refused)
         return verdict
 
 

@@ -228,8 +228,7 @@ class Gate:
             admitted = [Said(source.stream, events)]
         if forgotten:
             admitted = [*forgotten, *admitted]
-        last = source.sequence.last
-        return Verdict(admitted, refused, resync=source.stale, last_seq=last, accepted=len(events))
+        return Verdict(admitted, refused, False, source.stale, None, source.sequence.last, len(events))
 
     def _heard(self, topic: str) -> None:
         source = self._latest = self._sources[topic] = self._sources.pop(topic)

@@ -124,18 +124,18 @@ class Population:
         heard: set[str] = set()
         for item in admitted:
             stream = item.stream
-            heard.add(stream.source)
+            source = stream.source
+            heard.add(source)
             match item:
                 case Said():
-                    voice = self._voices.get(stream.source) or self._open(stream)
-                    self._observe(voice, item.events, wall)
+                    self._observe(self._voices.get(source) or self._open(stream), item.events, wall)
                 case Opened():
-                    self._close(stream.source)
+                    self._close(source)
                     self._open(stream)
                 case Restated():
                     self._restate(stream, item.events, item.now, wall)
                 case Closed():
-                    self._close(stream.source)
+                    self._close(source)
                     if all(voice.stream.simulation != stream.simulation for voice in self._voices.values()):
                         self._changes.closed.append(stream.simulation)
         for voice in filter(None, map(self._voices.get, heard)):

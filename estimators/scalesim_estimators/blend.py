@@ -64,6 +64,7 @@ class Blend:
             raise ValueError(f"this quality is that of {self.quality.names}, not of {names}")
         self._note = self.quality.estimated
         self._floor = (-math.inf, -math.inf)
+        """Whatever was asked for last, and from when on that is: most ask for the same."""
         self._hearing: dict[type[Event], Sequence[tuple[int, _Observe]]] = {}
         """Per type of event, who takes it in: places among the estimators."""
         self._silent = {place for place, e in enumerate(first) if isinstance(e, ByType)}
@@ -142,7 +143,9 @@ class Blend:
         if bound is not None and bound >= earliest:
             earliest = -math.inf
         elif self._whole:
-            earliest = self._just_after_the_step_before(earliest)
+            if earliest != self._floor[0]:
+                self._floor = earliest, _just_after_the_step_before(earliest)
+            earliest = self._floor[1]
         number = len(self._estimators)
         estimates: list[Estimate | None] = [None] * number
         dues, speakers = [math.inf] * number, []
@@ -160,13 +163,6 @@ class Blend:
             speakers.append(place)
         return estimates, tuple(dues), speakers
 
-    def _just_after_the_step_before(self, earliest: float) -> float:
-        """Return from when on something falls to the first step that isn't before `earliest`: most ask for the same."""
-        if earliest != self._floor[0]:
-            floor = math.nextafter(math.ceil(earliest) - 1, math.inf) if earliest > -math.inf else earliest
-            self._floor = earliest, floor
-        return self._floor[1]
-
     def _choose(
         self, estimates: Sequence[Estimate | None], dues: Sequence[float], speakers: Sequence[int]
     ) -> Estimate | None:
@@ -175,6 +171,11 @@ class Blend:
             return estimates[place] if self.quality.admitted[place] else None
         whose = nearest(dues, self.quality.admitted).whose
         return None if whose < 0 else estimates[whose]
+
+
+def _just_after_the_step_before(earliest: float) -> float:
+    """Return from when on something falls to the first step that isn't before `earliest`."""
+    return math.nextafter(math.ceil(earliest) - 1, math.inf) if earliest > -math.inf else earliest
 
 
 def _raised(estimate: Estimate, bound: float) -> Estimate:
