@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in 
 
 TICK_SECONDS = 0.25
 ALIVE_SECONDS = 5.0
+LONGEST_REST_SECONDS = 1.0
 KEPT_DECISIONS = 2000
 # A path is as long as a simulation likes, and so is a list of LoRAs that lie nowhere.
 LONGEST_ERROR = 1000
@@ -73,7 +74,7 @@ class Sidecar:
     library: LoraLibrary
     mirror: Mirror | None
     mode: RunMode
-    gate: Gate = field(default_factory=Gate)
+    gate: Gate = field(default_factory=lambda: Gate(monotonic()))
     population: Population = field(default_factory=Population)
     broadcast: Broadcast | None = None
     recorder: Recorder | None = None
@@ -131,7 +132,7 @@ class Sidecar:
 
     async def run(self) -> None:
         """Cycle until cancelled: at once when woken, else at every tick. Of a flood half of the time is left for taking
-        it in, however long a cycle is."""
+        it in, however long a cycle is; but a process that has stood still doesn't rest from that."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
@@ -140,7 +141,7 @@ class Sidecar:
             began = monotonic()
             self.cycle()
             # Events that came in one burst are handled by one cycle.
-            await asyncio.sleep(monotonic() - began)
+            await asyncio.sleep(min(monotonic() - began, LONGEST_REST_SECONDS))
 
     def cycle(self) -> None:
         """Do one round. It never waits for an engine."""
