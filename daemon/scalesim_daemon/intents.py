@@ -26,7 +26,9 @@ KEPT = "kept"
 
 # KEYS: the hash. ARGV: the field that says it is kept, and all fields with their values.
 _RESTATE = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HSET', KEYS[1], unpack(ARGV)) end
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  for i = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
 """
 
 

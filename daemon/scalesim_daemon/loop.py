@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -267,8 +267,10 @@ class Sidecar:
     def brings_lora(self, engine: str, name: str) -> bool:
         """Whether a LoRA is being brought to an engine, or is about to be: then a request for it is early."""
         plan = self.plans.get(engine, EnginePlan())
-        return name in self._linking or (
-            self.mode is RunMode.ACTIVE and self.drivers[engine].brings(name, plan.loras)
+        return (
+            name in self._linking
+            or self.population.binds(name)
+            or (self.mode is RunMode.ACTIVE and self.drivers[engine].brings(name, plan.loras))
         )
 
     def _memories(self, keys: Iterable[str]) -> Iterator[tuple[str, Memory]]:
@@ -358,8 +360,9 @@ class Sidecar:
             orders = Orders(asked, self.population, pins)
             first = ranking.with_pins(orders.first(MemoryKind.PREFIX_KV))
             cache = block_cache(driver.view, first, partial(self.at_home, name), chunk)
-            first = ranking.with_pins(orders.first(MemoryKind.LORA))
-            loras = self._plan_loras(driver.view, first, partial(self.at_home, name))
+            wanted = orders.first(MemoryKind.LORA)
+            needs = partial(self._needs_lora, name, wanted)
+            loras = self._plan_loras(driver.view, ranking.with_pins(wanted), needs)
             blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
             plans[name] = EnginePlan(
                 orders.applied(MemoryKind.PREFIX_KV, blocks, driver),
@@ -367,11 +370,16 @@ class Sidecar:
             )
         return plans
 
-    def _plan_loras(self, view: EngineView, first: Ranking, at_home: Callable[[str], bool]) -> Sequence[Step]:
+    def _plan_loras(self, view: EngineView, first: Ranking, needs: Callable[[str], bool]) -> Sequence[Step]:
         if view.standby:
             # Links to LoRAs and copies of them are of its own host.
             return ()
-        return plan_loras(lora_cache(view, self.population, first, at_home, *self.library.inventory()))
+        links, free = self.library.inventory()
+        return plan_loras(lora_cache(view, self.population, first, needs, self._reads_here, links, free))
+
+    def _needs_lora(self, engine: str, wanted: Collection[str], key: str) -> bool:
+        """Whether an agent's LoRA is needed on an engine: it may call there, or an operator wants it there."""
+        return key in wanted or self._may_serve(engine, key)
 
     def _plan_models(self, ranking: Ranking) -> Sequence[Step]:
         budget = self.settings.models.budget_bytes
@@ -397,6 +405,11 @@ class Sidecar:
     def at_home(self, engine: str, key: str) -> bool:
         """Whether an agent's requests go to this engine: it lives there, or nobody else could serve it."""
         return self._alone or self.homes.home(key) == engine
+
+    def _reads_here(self, key: str) -> bool:
+        """Whether an agent lives on an engine of this daemon's own, which reads the LoRAs that are staged here."""
+        driver = self.drivers.get(self.home_of(key) or "")
+        return driver is not None and not driver.view.standby
 
     def _may_serve(self, engine: str, key: str) -> bool:
         """Whether the agent's request may be on its way to this engine: its home, or any engine here that can as long
