@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in 
 
 TICK_SECONDS = 0.25
 ALIVE_SECONDS = 5.0
+LONG_CYCLE_SECONDS = 0.05
 LONGEST_REST_SECONDS = 1.0
 KEPT_DECISIONS = 2000
 # A path is as long as a simulation likes, and so is a list of LoRAs that lie nowhere.
@@ -131,8 +132,8 @@ class Sidecar:
         return verdict
 
     async def run(self) -> None:
-        """Cycle until cancelled: at once when woken, else at every tick. Of a flood half of the time is left for taking
-        it in, however long a cycle is; but a process that has stood still doesn't rest from that."""
+        """Cycle until cancelled: at once when woken, else at every tick. Where cycles are long, half of the time is
+        left for taking in what makes them so; but a process that has stood still doesn't rest from that."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
@@ -140,8 +141,9 @@ class Sidecar:
             self._woken.clear()
             began = monotonic()
             self.cycle()
+            took = monotonic() - began
             # Events that came in one burst are handled by one cycle.
-            await asyncio.sleep(min(monotonic() - began, LONGEST_REST_SECONDS))
+            await asyncio.sleep(min(took, LONGEST_REST_SECONDS) if took > LONG_CYCLE_SECONDS else 0)
 
     def cycle(self) -> None:
         """Do one round. It never waits for an engine."""

@@ -250,6 +250,7 @@ def test_of_a_flood_half_of_the_time_is_for_taking_it_in(
     still: Sidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _rest_after(0.7, still, monkeypatch) == pytest.approx(0.7)
+    assert _rest_after(0.02, still, monkeypatch) == 0
 
 
 def test_who_stood_still_in_a_cycle_does_not_rest_from_it(
