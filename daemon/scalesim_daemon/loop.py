@@ -405,7 +405,7 @@ class Sidecar:
         return next(iter(self.drivers)) if self._alone else self.homes.home(key)
 
     def at_home(self, engine: str, key: str) -> bool:
-        """Whether an agent's requests go to this engine: it lives there, or nobody else could serve it."""
+        """Whether an agent's requests go to this engine: it lives there, or this is the only engine."""
         return self._alone or self.homes.home(key) == engine
 
     def _reads_here(self, key: str) -> bool:

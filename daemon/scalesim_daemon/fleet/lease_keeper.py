@@ -102,7 +102,7 @@ class Keeper:
     async def _guard(self) -> None:
         while True:
             ends = [lease.deadline - now() for driver, lease in self._kept.values() if driver.busy]
-            await asyncio.sleep(max(0.001, min(GUARD_SECONDS, *ends, GUARD_SECONDS)))
+            await asyncio.sleep(max(0.001, min([GUARD_SECONDS, *ends])))
             for driver, _ in self._kept.values():
                 self._cut(driver)
 

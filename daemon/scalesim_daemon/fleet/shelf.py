@@ -265,7 +265,7 @@ class Shelf:
 
     async def ring(self, *words: str) -> None:
         """Ring the bell."""
-        await self._client.execute_command("PUBLISH", BELL, ring(*words))  # type: ignore[no-untyped-call]
+        await self._client.execute_command("PUBLISH", BELL, ring(*words))  # type: ignore[no-untyped-call]  # of redis-py
 
     async def heard(self) -> AsyncGenerator[list[str] | None, None]:
         """Yield what the bell says; None once it can be heard, and every second in which it is silent."""
@@ -283,7 +283,7 @@ class Shelf:
                 elif message["type"] == "message":
                     yield message["data"].decode(errors="replace").split("\n")
         finally:
-            await bell.aclose()  # type: ignore[no-untyped-call]
+            await bell.aclose()  # type: ignore[no-untyped-call]  # of redis-py
             await server.aclose()
 
 
