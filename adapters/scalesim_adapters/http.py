@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import anyio
 import httpx
 import msgspec
 
@@ -104,32 +103,6 @@ class Http:
                 raise EngineUnavailable(f"{path}: {str(error) or type(error).__name__}") from error
 
     async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
-    ) -> httpx.Response:
-        """Return the answer. The client shields what it must not leave half done, such as giving a connection back,
-        from anyio's cancellation alone: cut off there by asyncio's, the connection would be in use for ever."""
-        scope = anyio.CancelScope()
-        call = asyncio.create_task(self._call(scope, method, path, body, headers))
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            scope.cancel()
-            await asyncio.wait([call])
-            raise
-
-    async def _call(
-        self,
-        scope: anyio.CancelScope,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None,
-        headers: Mapping[str, str],
-    ) -> httpx.Response:
-        with scope:
-            return await self._ask(method, path, body, headers)
-        raise asyncio.CancelledError
-
-    async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
     ) -> httpx.Response:
         extensions = {} if may_send.get() is None else {"trace": _check_permission}

@@ -198,7 +198,7 @@ async def _diverging(world: World, play: Play) -> AsyncIterator[Problem]:
         *_blocks_differ(engine, page["agents"], truth, play),
         *_loras_differ(engine, places, truth, play),
         *_agents_differ(page["agents"], play),
-        *_mirror_differs(page["agents"], dues),
+        *mirror_differs(page["agents"], dues, play.step),
         *_pins_differ((await world.get("/v1/pins"))["pins"], pins, world),
     ):
         yield Problem(DIVERGENCE, text)
@@ -261,12 +261,16 @@ async def _mirrored(world: World, play: Play) -> tuple[dict[str, float], set[str
     return dues, {field.removeprefix(PIN) for field in fields if field.startswith(PIN)}
 
 
-def _mirror_differs(shown: list[dict[str, Any]], dues: Mapping[str, float]) -> Iterator[str]:
+def mirror_differs(shown: list[dict[str, Any]], dues: Mapping[str, float], step: int) -> Iterator[str]:
+    """Yield where Redis has other agents than the daemon, or other dues; who is overdue is shown no distance. Pure."""
     foreseen = {one["key"] for one in shown if one["basis"] is not None}
     if foreseen != dues.keys():
         yield f"Redis has the dues of {sorted(dues)}, the daemon those of {sorted(foreseen)}"
     if any(not math.isfinite(due) for due in dues.values()):
         yield "Redis has a due that is no number"
+    for one in shown:
+        if one["distance"] and not math.isclose(step + one["distance"], dues.get(one["key"], math.nan)):
+            yield f"{one['key']} is due at {step + one['distance']:g}, in Redis at {dues.get(one['key'])}"
 
 
 def _pins_differ(held: list[dict[str, Any]], kept: set[str], world: World) -> Iterator[str]:

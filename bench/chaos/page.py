@@ -87,6 +87,7 @@ def _sums(result: Result) -> Iterator[str]:
         "divergences",
         "over budget",
         "leaks",
+        "unknown",
     )
     rows = [(engine, *_row(outcomes)) for engine, outcomes in engines.items()]
     yield table((*head, "settled after, worst"), rows)
@@ -111,6 +112,7 @@ def _row(outcomes: list[Outcome]) -> Iterator[str]:
     yield f"{sum(outcome.early for outcome in outcomes):,}"
     for found in FOUND[1:]:
         yield str(sum(len(getattr(outcome, found)) for outcome in outcomes))
+    yield str(sum(outcome.unknown is not None for outcome in outcomes))
     yield f"{max(outcome.settled_after for outcome in outcomes):.0f} s"
 
 

@@ -56,6 +56,11 @@ class Tally:
     excused: int = 0
     failed: list[str] = field(default_factory=list)
 
+    @property
+    def lost(self) -> int:
+        """Calls that have ended in no way that is counted."""
+        return self.calls - self.served - self.early - self.excused - len(self.failed)
+
 
 class Play:
     """Agents act for some steps and call in turn. A LoRA that an engine's process has served once is there as long as

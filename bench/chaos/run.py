@@ -97,6 +97,8 @@ async def run(schedule: Schedule, engine: Engine, folder: Path, *, mounted: bool
                 found, waited_for = await _settle(world, play, sampler.before)
             settled = monotonic() - healed
             sampling.cancel()
+            with suppress(asyncio.CancelledError):
+                await sampling  # Had it ended before, nobody would have looked.
             unknown = await _unknown(world)
         finally:
             await play.close()
@@ -106,6 +108,10 @@ async def run(schedule: Schedule, engine: Engine, folder: Path, *, mounted: bool
     if not engine.server.healthy():
         found.append(Problem(DIVERGENCE, "the engine has ended, or answers no more"))
     tally = play.tally
+    if tally.lost:
+        found.append(Problem(DIVERGENCE, f"of {tally.lost} calls nobody knows what came of them"))
+    if not sampler.looks:
+        found.append(Problem(DIVERGENCE, "nobody could look at the budgets"))
     return msgspec.structs.replace(
         _drawn(schedule),
         calls=tally.calls,

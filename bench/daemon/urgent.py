@@ -72,7 +72,7 @@ async def _measure(who: str, seed: int) -> list[float]:
                 sent_at = await asyncio.to_thread(_speak, f"ipc://{folder}/feed", seed)
                 async with asyncio.timeout(WITHIN):
                     # The relay tells nobody: an event for each call would be part of what is timed.
-                    while sent_at.keys() - relay.first_at.keys():  # noqa: ASYNC110
+                    while sent_at.keys() - relay.first_at.keys():  # noqa: ASYNC110  # a relay tells nobody
                         await asyncio.sleep(POLL)
     return [(relay.first_at[agent] - at) / 1e6 for agent, at in sent_at.items()]
 
@@ -115,7 +115,7 @@ async def _reader(who: str, folder: Path, engine: str) -> AsyncIterator[None]:
 async def _knows_the_engine(daemon: DaemonProcess) -> None:
     async with asyncio.timeout(WITHIN), httpx.AsyncClient(base_url=daemon.api) as api:
         # Another process can only be asked.
-        while not all(one["known"] for one in (await api.get("/v1/engines")).json()["engines"]):  # noqa: ASYNC110
+        while not all(one["known"] for one in (await api.get("/v1/engines")).json()["engines"]):  # noqa: ASYNC110  # it can only be asked
             await asyncio.sleep(POLL)
 
 

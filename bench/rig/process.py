@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / ".engines" / "models"
 BASE = "base"
 READY_WITHIN = 300.0
+PORTS = range(15_000, 32_768)
+_random = random.SystemRandom()
 STOP_WITHIN = 20.0
 
 
@@ -30,11 +33,16 @@ class EngineFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of the loopback interface that nobody listens on now.
+
+    It isn't one of those that the kernel gives to connections (from 32,768 on, ip(7)): an engine takes up to a minute
+    until it listens, and some connection would have its port by then.
+    """
+    while True:
+        port = _random.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class EngineServer:

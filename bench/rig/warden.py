@@ -25,13 +25,20 @@ def main() -> None:
     # Processes whose parent dies become our children, so that none escapes.
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    command: subprocess.Popen[bytes] | None = None
+    told = False
 
     def forward(_signal: int, _frame: FrameType | None) -> None:
-        command.terminate()
+        nonlocal told
+        told = True
+        if command is not None:
+            command.terminate()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward)
+    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    if told:
+        command.terminate()
     select.select([os.pidfd_open(command.pid), sys.stdin], [], [])
     end_children()
 

@@ -56,7 +56,7 @@ def _engine(folder: Path, number: int) -> EmulatorServer:
 
 async def _time(folder: Path, engines: list[dict[str, str]]) -> float:
     async with daemon(folder, engines=engines, redis={"enabled": False}) as sidecar:
-        while not all(driver.view.known for driver in sidecar.drivers.values()):  # noqa: ASYNC110
+        while not all(driver.view.known for driver in sidecar.drivers.values()):  # noqa: ASYNC110  # a view tells nobody
             await asyncio.sleep(0.05)
         began = thread_time()
         await asyncio.sleep(WATCH_SECONDS)

@@ -13,14 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 from bench.scale.costs import Costs, Unit
+from scalesim_daemon.fleet.shelf import CONTENT_SECONDS, KEPT_CHANGES
+from scalesim_daemon.fleet.telling import GATHER_SECONDS, WORD_AGENTS
 from scalesim_daemon.loop import TICK_SECONDS
 from scalesim_daemon.store import CHUNK, FLUSH_SECONDS
 
-# As in scalesim_daemon/fleet: telling.py, shelf.py, shared.py.
-WORD_AGENTS = 200
-GATHER_SECONDS = 0.005
-KEPT_WORDS = 500
-CONTENT_SECONDS = 60.0
+# Five signs of life, as in scalesim_daemon/fleet/shared.py.
 LOOK_SECONDS = 5.0
 
 # Two questions, one after the other, on a network.
@@ -258,7 +256,7 @@ def shard_bytes(fleet: Fleet, costs: Costs) -> dict[str, float]:
     return found | {
         "what is told of them": agents * held["told"],
         "their homes": agents * held["placed"],
-        "words": slots * KEPT_WORDS * filled * held["word"],
+        "words": slots * KEPT_CHANGES * filled * held["word"],
         "content": moving * fleet.prefix_bytes,
         "leases": fleet.near * held["lease"] / fleet.shards,
     }

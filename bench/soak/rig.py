@@ -124,8 +124,7 @@ async def daemon(folder: Path, urls: Sequence[str]) -> AsyncIterator[WatchedDaem
     await asyncio.to_thread(process.start)
     try:
         async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(base_url=process.api) as api:
-            # Another process can only be asked.
-            while not all(one["known"] for one in (await api.get("/v1/engines")).json()["engines"]):  # noqa: ASYNC110
+            while not all(one["known"] for one in (await api.get("/v1/engines")).json()["engines"]):  # noqa: ASYNC110  # it can only be asked
                 await asyncio.sleep(POLL)
         yield process
     finally:

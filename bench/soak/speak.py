@@ -254,7 +254,7 @@ class Player:
             ) as answer:
                 await answer.read()
                 self._over.failed += answer.status != 200
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             self._over.failed += 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -206,29 +206,33 @@ async def _keep_intents(sidecar: Sidecar, intents: Intents, known: bool) -> None
     from scalesim_daemon.intents import StoreUnavailable
     from scalesim_daemon.redis_client import heed
 
-    losses = 0
     while True:
         heed()
         await asyncio.sleep(INTENTS_SECONDS)
-        if sidecar.mirror is not None and sidecar.mirror.losses > losses:
-            losses = sidecar.mirror.losses
-            intents.restate(sidecar.pins, sidecar.mode if sidecar.mode is not sidecar.settings.mode else None)
         with suppress(StoreUnavailable):
             await intents.catch_up()
             if not known:
                 await _take_over(sidecar, intents)
                 known = True
-            elif sidecar.shared is not None:
-                await _follow_intents(sidecar, intents)
+            else:
+                await _compare_intents(sidecar, intents)
 
 
-async def _follow_intents(sidecar: Sidecar, intents: Intents) -> None:
-    """Let hold what operators decide at other daemons. Raises `StoreUnavailable`."""
+async def _compare_intents(sidecar: Sidecar, intents: Intents) -> None:
+    """Have what Redis has lost written again, and let hold what operators decide at other daemons. Raises
+    `StoreUnavailable`."""
     said = intents.said
-    pins, mode = await intents.pins(), await intents.mode()
+    decided = await intents.decided()
     if intents.said != said:
         return  # An operator has spoken here meanwhile, and it is being written.
-    sidecar.pins = pins
+    if decided is None:
+        await intents.restate(
+            sidecar.pins, sidecar.mode if sidecar.mode is not sidecar.settings.mode else None
+        )
+        return
+    if sidecar.shared is None:
+        return
+    sidecar.pins, mode = decided
     mode = mode or sidecar.settings.mode
     if mode is not sidecar.mode:
         log.info("an operator's mode holds, set at another daemon", mode=mode, before=sidecar.mode)

@@ -61,7 +61,7 @@ def bounded(places: Places) -> type[H11Protocol]:
             self._host = ""
             self._late: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
             super().connection_made(transport)
             host = self.client[0] if self.client else ""
             if not host or is_loopback(host):

@@ -103,8 +103,9 @@ class Keys:
             except (OSError, ValueError) as error:
                 faults[file] = str(error)
         for file in keys.keys() - self._keys.keys():
-            speaks_for = list(keys[file].speaks_for) or "any source"
-            log.info("key known", door=self._section, file=file.name, speaks_for=speaks_for)
+            patterns = list(keys[file].speaks_for) or "any source"
+            named = {"speaks_for": patterns} if self._section == "feed" else {}
+            log.info("key known", door=self._section, file=file.name, **named)
         for file in faults.keys() - self._passed_over:
             remedy = "put a NAME.key there that `python -m scalesim_client.curve` has made"
             log.warning("no key: passed over", error=faults[file], remedy=remedy)

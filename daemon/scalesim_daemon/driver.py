@@ -363,11 +363,15 @@ class Driver:
             if not self._backoff.holds(step, now):
                 task = asyncio.create_task(self._perform(track, step))
                 self._tracks[track] = (step, task)
+                if track == "engine":
+                    self.view.ours = step.key, math.inf
                 task.add_done_callback(partial(self._ended, track, step))
                 return
 
     def _ended(self, track: str, step: Step, task: asyncio.Task[None]) -> None:
         del self._tracks[track]
+        if track == "engine":
+            self.view.ours = step.key, monotonic() + FEED_LAG_SECONDS
         if not task.cancelled() and task.exception() is not None:
             self._failed(step, task.exception())
         self._wake()

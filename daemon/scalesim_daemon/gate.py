@@ -124,13 +124,13 @@ class Gate:
     A source is known from its `stream.opened` on; before that it is asked to resync. A lower incarnation than
     the known one is fenced off. After a gap the source counts as stale until its next complete snapshot. The
     parts of a snapshot come in order; together they hold as of the first one, so that what is said between
-    them comes on top. Time is what `tick` says it is.
+    them comes on top. Time is what `tick` says it is, `now` until it has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 0.0) -> None:
         # In the order in which they were last heard.
         self._sources: dict[str, _Source] = {}
-        self._now = self._swept = 0.0
+        self._now = self._swept = now
         self._latest: _Source | None = None
         self.counts: Counter[str] = Counter()
         self.unknown_types: Counter[str] = Counter()
@@ -163,7 +163,10 @@ class Gate:
             silent = self._now - source.heard
             if silent < STALE_SECONDS:
                 return
-            if source.stale or silent >= GONE_SECONDS:
+            missed = (
+                source.stale and source.sequence.last >= 0
+            )  # Without numbers nothing is known to be missing.
+            if missed or silent >= GONE_SECONDS:
                 yield topic
 
     def admit(self, topic: str, seq: int | None, raws: Seq[object], peer: bytes | None = None) -> Verdict:

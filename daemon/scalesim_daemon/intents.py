@@ -2,7 +2,7 @@
 take is kept, and written when it answers again.
 
 `ss:intent` is a hash with a field `pin:<simulation>/<agent>` (the wall time in seconds until which it holds)
-for each pin, and `mode`.
+for each pin, `mode`, and `kept`, by which who reads it knows that Redis hasn't lost it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from itertools import chain
 from time import time
 from typing import cast
 
@@ -21,6 +22,14 @@ from scalesim_daemon.settings import RunMode
 
 INTENT_KEY = "ss:intent"
 PIN = "pin:"
+KEPT = "kept"
+
+# KEYS: the hash. ARGV: the field that says it is kept, and all fields with their values.
+_RESTATE = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  for i = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+"""
 
 
 class StoreUnavailable(Exception):
@@ -33,6 +42,7 @@ class Intents:
     def __init__(self, url: str, *, cluster: bool = False) -> None:
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
         self._client = open_client(url, cluster=cluster, retry=retry, connect_seconds=1, answer_seconds=2)
+        self._restate = self._client.register_script(_RESTATE)
         self.said = 0
         """How often something was said here: what was read before is older."""
         self._unwritten: dict[str, str | None] = {}
@@ -50,12 +60,23 @@ class Intents:
     async def pins(self) -> dict[str, float]:
         """Return the pins that hold, with the wall time of their end; forget those that don't."""
         async with self._asking():
-            fields = cast(dict[str, str], await self._client.hgetall(INTENT_KEY))
-            untils = {field: _seconds(value) for field, value in fields.items() if field.startswith(PIN)}
-            now = time()
-            over = [field for field, until in untils.items() if until <= now]
-            if over:
-                await self._client.hdel(INTENT_KEY, *over)
+            return await self._pins(await self._fields())
+
+    async def decided(self) -> tuple[dict[str, float], RunMode | None] | None:
+        """Return the pins and the mode as of one look; None where Redis has lost what it had, or never had any."""
+        async with self._asking():
+            fields = await self._fields()
+            return (await self._pins(fields), _mode(fields.get("mode"))) if KEPT in fields else None
+
+    async def _fields(self) -> dict[str, str]:
+        return cast(dict[str, str], await self._client.hgetall(INTENT_KEY))
+
+    async def _pins(self, fields: Mapping[str, str]) -> dict[str, float]:
+        untils = {field: _seconds(value) for field, value in fields.items() if field.startswith(PIN)}
+        now = time()
+        over = [field for field, until in untils.items() if until <= now]
+        if over:
+            await self._client.hdel(INTENT_KEY, *over)
         return {field.removeprefix(PIN): until for field, until in untils.items() if until > now}
 
     async def set_mode(self, mode: RunMode | None) -> None:
@@ -65,8 +86,7 @@ class Intents:
     async def mode(self) -> RunMode | None:
         """Return the operator's mode, None where none was set."""
         async with self._asking():
-            value = await self._client.hget(INTENT_KEY, "mode")
-        return RunMode(value) if value in list(RunMode) else None
+            return _mode((await self._fields()).get("mode"))
 
     async def eviction_warning(self) -> str | None:
         """Return why this Redis may evict intents, and the remedy; None where it doesn't."""
@@ -94,11 +114,13 @@ class Intents:
                 if self._unwritten[field] == value:
                     del self._unwritten[field]
 
-    def restate(self, pins: Mapping[str, float], mode: RunMode | None) -> None:
-        """Redis has lost what it had: what holds is written again, with `catch_up`."""
-        self._unwritten |= {PIN + key: repr(until) for key, until in pins.items()}
-        if mode is not None:
-            self._unwritten["mode"] = mode.value
+    async def restate(self, pins: Mapping[str, float], mode: RunMode | None) -> None:
+        """Redis has lost what it had, or never had any: write what holds, unless another daemon has done so."""
+        fields = {PIN + key: repr(until) for key, until in pins.items()} | (
+            {"mode": mode.value} if mode else {}
+        )
+        async with self._asking():
+            await self._restate(keys=[INTENT_KEY], args=[KEPT, "1", *chain.from_iterable(fields.items())])
 
     async def _set(self, fields: Mapping[str, str | None]) -> None:
         self.said += 1
@@ -118,6 +140,10 @@ class Intents:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()
+
+
+def _mode(value: str | None) -> RunMode | None:
+    return RunMode(value) if value in list(RunMode) else None
 
 
 def _seconds(value: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +50,8 @@ if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in 
 
 TICK_SECONDS = 0.25
 ALIVE_SECONDS = 5.0
+LONG_CYCLE_SECONDS = 0.05
+LONGEST_REST_SECONDS = 1.0
 KEPT_DECISIONS = 2000
 # A path is as long as a simulation likes, and so is a list of LoRAs that lie nowhere.
 LONGEST_ERROR = 1000
@@ -76,7 +78,7 @@ class Sidecar:
     library: LoraLibrary
     mirror: Mirror | None
     mode: RunMode
-    gate: Gate = field(default_factory=Gate)
+    gate: Gate = field(default_factory=lambda: Gate(monotonic()))
     population: Population = field(default_factory=Population)
     broadcast: Broadcast | None = None
     recorder: Recorder | None = None
@@ -156,8 +158,8 @@ class Sidecar:
             self.wake()
 
     async def run(self) -> None:
-        """Cycle until cancelled: at once when woken, else at every tick. Of a flood half of the time is left for taking
-        it in, however long a cycle is."""
+        """Cycle until cancelled: at once when woken, else at every tick. Where cycles are long, half of the time is
+        left for taking in what makes them so; but a process that has stood still doesn't rest from that."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
@@ -165,8 +167,9 @@ class Sidecar:
             self._woken.clear()
             began = monotonic()
             self.cycle()
+            took = monotonic() - began
             # Events that came in one burst are handled by one cycle.
-            await asyncio.sleep(monotonic() - began)
+            await asyncio.sleep(min(took, LONGEST_REST_SECONDS) if took > LONG_CYCLE_SECONDS else 0)
 
     def cycle(self) -> None:
         """Do one round. It never waits for an engine."""
@@ -292,8 +295,10 @@ class Sidecar:
     def brings_lora(self, engine: str, name: str) -> bool:
         """Whether a LoRA is being brought to an engine, or is about to be: then a request for it is early."""
         plan = self.plans.get(engine, EnginePlan())
-        return name in self._linking or (
-            self.mode is RunMode.ACTIVE and self.drivers[engine].brings(name, plan.loras)
+        return (
+            name in self._linking
+            or self.population.binds(name)
+            or (self.mode is RunMode.ACTIVE and self.drivers[engine].brings(name, plan.loras))
         )
 
     def _memories(self, keys: Iterable[str]) -> Iterator[tuple[str, Memory]]:
@@ -382,8 +387,9 @@ class Sidecar:
             orders = Orders(asked, self.population, pins)
             first = ranking.with_pins(orders.first(MemoryKind.PREFIX_KV))
             cache = block_cache(driver.view, first, partial(self.at_home, name), chunk)
-            first = ranking.with_pins(orders.first(MemoryKind.LORA))
-            loras = self._plan_loras(driver.view, first, partial(self.at_home, name))
+            wanted = orders.first(MemoryKind.LORA)
+            needs = partial(self._needs_lora, name, wanted)
+            loras = self._plan_loras(driver.view, ranking.with_pins(wanted), needs)
             blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
             plans[name] = EnginePlan(
                 orders.applied(MemoryKind.PREFIX_KV, blocks, driver),
@@ -391,11 +397,16 @@ class Sidecar:
             )
         return plans
 
-    def _plan_loras(self, view: EngineView, first: Ranking, at_home: Callable[[str], bool]) -> Sequence[Step]:
+    def _plan_loras(self, view: EngineView, first: Ranking, needs: Callable[[str], bool]) -> Sequence[Step]:
         if view.standby:
             # Links to LoRAs and copies of them are of its own host.
             return ()
-        return plan_loras(lora_cache(view, self.population, first, at_home, *self.library.inventory()))
+        links, free = self.library.inventory()
+        return plan_loras(lora_cache(view, self.population, first, needs, self._reads_here, links, free))
+
+    def _needs_lora(self, engine: str, wanted: Collection[str], key: str) -> bool:
+        """Whether an agent's LoRA is needed on an engine: it may call there, or an operator wants it there."""
+        return key in wanted or self._may_serve(engine, key)
 
     def _plan_models(self, ranking: Ranking) -> Sequence[Step]:
         budget = self.settings.models.budget_bytes
@@ -419,8 +430,13 @@ class Sidecar:
         return next(iter(self.drivers)) if self._alone else self.homes.home(key)
 
     def at_home(self, engine: str, key: str) -> bool:
-        """Whether an agent's requests go to this engine: it lives there, or nobody else could serve it."""
+        """Whether an agent's requests go to this engine: it lives there, or this is the only engine."""
         return self._alone or self.homes.home(key) == engine
+
+    def _reads_here(self, key: str) -> bool:
+        """Whether an agent lives on an engine of this daemon's own, which reads the LoRAs that are staged here."""
+        driver = self.drivers.get(self.home_of(key) or "")
+        return driver is not None and not driver.view.standby
 
     def _may_serve(self, engine: str, key: str) -> bool:
         """Whether the agent's request may be on its way to this engine: its home, or any engine here that can as long

@@ -95,7 +95,8 @@ class BlockCache:
 class LoraWish:
     """A LoRA that agents use; `bytes` on disk, `staged` in host memory, `registered` under its name. It is `outdated`
     where the engine knows the name for what the LoRA was before it changed. It takes `stage_seconds` into host memory,
-    and `load_seconds` into the engine. `chance`: as in `Wish`."""
+    and `load_seconds` into the engine. `chance`: as in `Wish`. Its files are as near as its nearest call at any of the
+    engines that read them, in `files_seconds`; None where that is the same."""
 
     name: str
     seconds: float
@@ -107,6 +108,7 @@ class LoraWish:
     stage_seconds: float = 0.0
     load_seconds: float = 0.0
     chance: float = 1.0
+    files_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from scalesim_adapters.base import MemoryKind
@@ -12,8 +13,12 @@ from scalesim_daemon.swaps import leaving, pays, yields
 
 def plan_loras(cache: LoraCache) -> list[Step]:
     """Return the steps, in order. Names come first: without its name a LoRA's requests fail."""
-    wishes = sorted(cache.wishes, key=lambda wish: (wish.seconds, wish.name))
-    return [*_register(wishes), *_stage(cache, wishes), *_prefetch(cache, wishes)]
+    wishes, files = _sorted(cache.wishes), _sorted(map(_files, cache.wishes))
+    return [*_register(wishes), *_stage(cache, files), *_prefetch(cache, wishes)]
+
+
+def _sorted(wishes: Iterable[LoraWish]) -> list[LoraWish]:
+    return sorted(wishes, key=lambda wish: (wish.seconds, wish.name))
 
 
 def _step(action: Action, wish: LoraWish, reason: str, victims: tuple[str, ...] = ()) -> Step:
@@ -31,16 +36,16 @@ def _register(wishes: list[LoraWish]) -> list[Step]:
     ]
 
 
-def _stage(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
+def _stage(cache: LoraCache, files: list[LoraWish]) -> list[Step]:
     """Stage the nearest that fit; a farther one makes room."""
     steps: list[Step] = []
     free = cache.staging_free
-    staged = [_files(wish) for wish in wishes if wish.staged]
-    farthest = max((files.seconds for files in staged if not files.held), default=-math.inf)
-    for wish in wishes:
+    staged = [wish for wish in files if wish.staged]
+    farthest = max((wish.seconds for wish in staged if not wish.held), default=-math.inf)
+    for wish in files:
         if wish.staged or wish.seconds == math.inf or (wish.bytes > free and wish.seconds >= farthest):
             continue
-        going = leaving(_files(wish), staged, free)
+        going = leaving(wish, staged, free)
         if going is None:
             continue
         steps += [_step(Action.UNSTAGE, gone, f"{wish.name} is nearer") for gone in going]
@@ -53,7 +58,8 @@ def _stage(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:
 def _files(wish: LoraWish) -> LoraWish:
     """Return a LoRA as what takes host memory. Who waits for files that aren't staged reads them from where they are:
     that makes them no nearer."""
-    return replace(wish, held=wish.held and wish.staged, load_seconds=wish.stage_seconds)
+    seconds = wish.seconds if wish.files_seconds is None else wish.files_seconds
+    return replace(wish, seconds=seconds, held=wish.held and wish.staged, load_seconds=wish.stage_seconds)
 
 
 def _prefetch(cache: LoraCache, wishes: list[LoraWish]) -> list[Step]:

@@ -85,6 +85,16 @@ class Population:
             watch.update(changes.dues, changes.started)
         return changes
 
+    def binds(self, lora: str) -> bool:
+        """Whether an agent has bound a LoRA since changes were last taken."""
+        agents = self.loras.get(lora, {})
+        changes = self._changes
+        return bool(agents) and any(key in agents for key in (*changes.bound, *changes.bound_again))
+
+    def knows(self, key: str) -> bool:
+        """Whether a stream speaks of the agent, or foresees it."""
+        return key in self.agents or self.board.get(key) is not None
+
     def watch(self) -> set[str]:
         """Return a set into which come, whenever changes are taken, all agents whose due or last call has changed. Who
         reads it empties it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, filterfalse, groupby
 from pathlib import Path
@@ -234,6 +234,11 @@ def model_cache(
     return ModelCache(tuple(models), budget)
 
 
+def _nearest(agents: Iterable[str], seconds: Mapping[str, float], counts: Callable[[str], bool]) -> str:
+    """Return the nearest of the agents that count, empty for none."""
+    return min(filter(counts, agents), key=seconds.__getitem__, default="")
+
+
 def _can_demote(info: EngineInfo) -> bool:
     """Whether the engine can be told who is to lose blocks first, and doesn't rank by dues itself."""
     capabilities = info.capabilities.get(MemoryKind.PREFIX_KV, Capability.NONE)
@@ -254,22 +259,22 @@ def lora_cache(
     view: EngineView,
     population: Population,
     ranking: Ranking,
-    at_home: Callable[[str], bool],
+    needs: Callable[[str], bool],
+    reads: Callable[[str], bool],
     links: Mapping[str, tuple[Path, int, bool]],
     staging_free: int,
 ) -> LoraCache:
     """Return the picture of the engine's LoRAs. `links` gives each LoRA's link, its size in
-    bytes and whether it is staged. Of who is not `at_home` here no call is foreseen."""
-
-    def seconds(agent: str) -> float:
-        return ranking.seconds(agent) if at_home(agent) else math.inf
-
+    bytes and whether it is staged. A LoRA is as near as the nearest agent that `needs` it on this engine, and its files
+    as the nearest that `reads` them, be it at another engine."""
     owners = population.loras
-    nearest = {name: min(agents, key=seconds) for name, agents in owners.items()}
+    seconds = {agent: ranking.seconds(agent) for agents in owners.values() for agent in agents}
+    nearest = {name: _nearest(agents, seconds, needs) for name, agents in owners.items()}
+    readers = {name: _nearest(agents, seconds, reads) for name, agents in owners.items()}
     wishes = tuple(
         LoraWish(
             name,
-            seconds(nearest[name]),
+            seconds.get(nearest[name], math.inf),
             links[name][1],
             links[name][2],
             name in view.loras.registered,
@@ -277,7 +282,8 @@ def lora_cache(
             lorafiles.supersedes(str(links[name][0]), view.loras.registered.get(name, "")),
             view.times.staging.of(links[name][1]),
             view.times.lora.of(links[name][1]),
-            ranking.foreseen(nearest[name])[1],
+            ranking.foreseen(nearest[name] or readers[name])[1],
+            seconds.get(readers[name], math.inf),
         )
         for name, agents in owners.items()
         if name in links

@@ -109,7 +109,6 @@ class Mirror:
         self._presence = f"ss:mirror:{secrets.token_hex(8)}"
         self._present = False
         self.connected = False
-        self.losses = 0
         self.written = 0
         self.decisions_dropped = 0
 
@@ -194,7 +193,6 @@ class Mirror:
         """Restate everything, then what changes, until the connection is a new one, Redis has lost what it had, or an
         hour has passed."""
         if self._present and not await self._is_there():
-            self.losses += 1
             log.warning("Redis has lost what it had: it is told again")
         await look(self._client)
         connection, until = self._connections, monotonic() + RESTATE_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -114,6 +115,8 @@ class EngineView:
         self.served: dict[str, float] = {}
         self.seen: set[str] | None = None
         """Agents that were served since somebody looked, where anybody does."""
+        self.ours: tuple[str, float] = "", -math.inf
+        """The agent that a request of ours is for, or was for last, and until when the feed may tell of that."""
         self.demoted: set[str] = set()
         self.strangers: Strangers | None = None
         self._sessions: OrderedDict[str, str | None] = OrderedDict()
@@ -248,7 +251,8 @@ class EngineView:
                 event = self._named(event)
                 self.tree.stored(event)
                 if event.agent is not None:
-                    self.serves(event.agent)
+                    agent, until = self.ours
+                    self.serves(event.agent, ours=event.agent == agent and monotonic() < until)
                     self.demoted.discard(event.agent)
                     self._forget_stranger(event.agent)
                 self._relearn(len(event.hashes))
@@ -262,10 +266,10 @@ class EngineView:
                 self.known, self.unknown_why = False, reason
                 self._stored_since_loss = 0
 
-    def serves(self, agent: str) -> None:
-        """A call of the agent is being served here."""
+    def serves(self, agent: str, *, ours: bool = False) -> None:
+        """A call of the agent is being served here, or a request of `ours` for it, which says nothing of its calls."""
         self.served[agent] = monotonic()
-        if self.seen is not None:
+        if self.seen is not None and not ours:
             self.seen.add(agent)
 
     def _forget_stranger(self, session: str) -> None:

@@ -13,11 +13,11 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from bench.chaos.checks import Level
+from bench.chaos.checks import Level, mirror_differs
 from bench.chaos.enginepath import EnginePath, Manner
 from bench.chaos.page import FIGURES, PAGE, PROMISES, renewed
 from bench.chaos.paths import Stream, Way
-from bench.chaos.play import blameless
+from bench.chaos.play import Tally, blameless
 from bench.chaos.result import Result, conditions, figures, read, write
 from bench.chaos.run import not_played
 from bench.chaos.schedule import NEEDS_EXTERNAL, Kind, draw
@@ -58,6 +58,24 @@ def test_what_a_process_holds_more_than_before_is_named() -> None:
         "4 sockets, 3 before",
         "1 pipes, 0 before",
     ]
+
+
+def test_a_due_that_redis_has_from_before_is_named() -> None:
+    def shown(key: str, distance: float | None) -> dict[str, object]:
+        return {"key": key, "basis": "activity", "distance": distance}
+
+    agents = [shown("s/near", 2.5), shown("s/now", 0.0), shown("s/overdue", None)]
+    dues = {"s/near": 12.5, "s/now": 9.0, "s/overdue": 3.0}
+    assert list(mirror_differs(agents, dues, 10)) == []
+    assert list(mirror_differs(agents, {**dues, "s/near": 11.0}, 10)) == [
+        "s/near is due at 12.5, in Redis at 11.0"
+    ]
+    assert len(list(mirror_differs(agents, {**dues, "s/gone": 1.0}, 10))) == 1
+
+
+def test_a_call_that_ends_in_no_known_way_is_lost() -> None:
+    assert Tally(calls=5, served=2, early=1, excused=1, failed=["a call"]).lost == 0
+    assert Tally(calls=5, served=2).lost == 3
 
 
 def test_the_truth_of_events_is_the_emulated_engines_own(tmp_path: Path) -> None:

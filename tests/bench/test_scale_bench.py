@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.scale import __main__
+from bench.scale import __main__, sharing, store_units
 from bench.scale.costs import FILE, costs_of, medians, read, short
 from bench.scale.page import DAEMON, MARKED, MEMORY, PAGE, UNITS, renewed
 from bench.scale.plot import draw
@@ -16,9 +16,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_round_measures_every_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("scalesim_daemon.fleet.shelf", reason="daemons that share aren't there")
-    from bench.scale import sharing, store_units
-
     few = {
         "AGENTS": 1_000,
         "SIMULATIONS": 20,

@@ -169,7 +169,7 @@ def test_an_operators_word_outlives_a_redis_that_loses_everything(
         await scene.redis.flushall()
 
         async def again() -> bool:
-            return len(await scene.redis.hkeys("ss:intent")) == 2
+            return set(await scene.redis.hkeys("ss:intent")) == {"kept", "mode", "pin:sim/a"}
 
         await until(again)
         assert await sidecar.intents.pins() == sidecar.pins

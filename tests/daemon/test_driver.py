@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -343,5 +344,19 @@ def test_a_touch_that_no_load_needs_is_done_when_there_is_time() -> None:
         async with driving(Engine()) as (driver, _):
             driver.pursue([touch], [], announced=0)
             assert driver.in_flight == (touch,)
+
+    asyncio.run(scene())
+
+
+def test_the_view_knows_whose_request_is_ours() -> None:
+    async def scene() -> None:
+        engine = Engine()
+        async with driving(engine) as (driver, results):
+            driver.pursue([LOAD], [], announced=0)
+            assert driver.view.ours == ("sim/a", math.inf)
+            engine.done.set()
+            assert await results.get() == "done"
+            await until_idle(driver)
+            assert driver.view.ours[1] < math.inf, "what the feed tells later was a call"
 
     asyncio.run(scene())

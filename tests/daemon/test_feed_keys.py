@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 
 import pytest
 import zmq.asyncio
+from structlog.testing import capture_logs
 
 from scalesim_client import Curve, Publisher
-from scalesim_client.curve import main, make_keys
+from scalesim_client.curve import make_keys
+from scalesim_client.curve.__main__ import main
 from scalesim_daemon.app import running
 from scalesim_daemon.curve import Keys
 from scalesim_daemon.setting_sources import load_settings
@@ -222,6 +226,23 @@ def test_the_command_makes_keys_once_and_for_their_owner_alone(
         Curve.load(paths[0], paths[0])
     with pytest.raises(ValueError, match="server is no key"):
         Curve(b"x" * 39, b"y" * 40, b"z" * 40)
+
+
+def test_the_command_warns_of_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "scalesim_client.curve", str(tmp_path), "feed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{tmp_path}/feed.key\n{tmp_path}/feed.key_secret\n", "")
+
+
+def test_a_key_that_hears_dues_speaks_for_nobody(keyring: Keyring) -> None:
+    keyring.make("village", known=True)
+    with capture_logs() as lines:
+        Keys(keyring.clients, "feed")
+        Keys(keyring.clients, "broadcast")
+    assert [(line["door"], line.get("speaks_for")) for line in lines] == [
+        ("feed", "any source"),
+        ("broadcast", None),
+    ]
 
 
 def test_a_key_speaks_for_the_sources_that_its_file_names(

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from time import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.fleet.placement import GONE_SECONDS, Host, Placement, choose
+from scalesim_daemon.fleet.population import SharedPopulation
+from scalesim_daemon.fleet.shared import Shared
 from scalesim_daemon.loop import Sidecar
-from tests.daemon.still import BLOCK, add_engine, open_stream, say, stored
+from scalesim_daemon.plan import Action
+from scalesim_daemon.settings import RunMode
+from tests.daemon.fleet_rig import member, store
+from tests.daemon.live import until
+from tests.daemon.lora_files import make_lora
+from tests.daemon.still import BLOCK, INFO, add_engine, open_stream, say, still_sidecar, stored
+from tests.daemon.stores import client
 
+NOBODY_STORE = "redis://127.0.0.1:9"
 NAMES = ("one", "two", "three")
 hosts = st.dictionaries(
     st.sampled_from(NAMES),
@@ -127,3 +142,119 @@ def test_one_engine_alone_is_everybodys_home(sidecar: Sidecar) -> None:
     sidecar.cycle()
     assert sidecar.at_home("one", "sim/a") and sidecar.home_of("sim/a") == "one"
     assert not sidecar.homes.placement.homes
+
+
+def test_our_own_loads_prove_no_home(sidecar: Sidecar) -> None:
+    """An agent that is called elsewhere moves there, however often its prefix is brought to where it isn't called."""
+    views = {name: add_engine(sidecar, name).view for name in ("one", "two")}
+    open_stream(sidecar)
+    say(sidecar, {"type": "agent.activity_started", "agent": "a", "until": 9.0})
+    sidecar.cycle()
+    home = str(sidecar.home_of("sim/a"))
+    other = {"one": "two", "two": "one"}[home]
+    views[home].ours = "sim/a", math.inf
+    views[home].happened(stored("sim/a", 1))
+    sidecar.cycle()
+    assert not sidecar.homes.placement.proven("sim/a")
+    views[other].happened(stored("sim/a", 1))
+    sidecar.cycle()
+    assert sidecar.home_of("sim/a") == other
+
+
+def test_a_session_that_is_no_agent_has_no_home(sidecar: Sidecar) -> None:
+    views = {name: add_engine(sidecar, name).view for name in ("one", "two")}
+    open_stream(sidecar)
+    sidecar.cycle()
+    views["one"].happened(stored("a stranger", 1))
+    sidecar.cycle()
+    assert not sidecar.homes.placement.homes and not sidecar.homes.placement.load
+
+
+def test_what_another_daemon_has_decided_is_not_asked_again(tmp_path: Path) -> None:
+    population = SharedPopulation()
+    sidecar = still_sidecar(tmp_path, population=population)
+    sidecar.shared = sidecar.homes.shared = Shared(sidecar, population, NOBODY_STORE)
+    add_engine(sidecar, "one")
+    open_stream(sidecar)
+    say(sidecar, {"type": "agent.activity_started", "agent": "a", "until": 9.0})
+    sidecar.cycle()
+    assert sidecar.home_of("sim/a") is None
+    assert sidecar.homes.undecided == {"sim/a"}
+    sidecar.homes.placement.moved("sim/a", "one")
+    sidecar.cycle()
+    assert not sidecar.homes.undecided
+    sidecar.library.close()
+
+
+def test_a_lora_is_near_wherever_its_agent_may_call_and_then_where_it_does(
+    sidecar: Sidecar, tmp_path: Path
+) -> None:
+    """Requests that carry no session show nobody where they go: then each engine needs the LoRA."""
+
+    async def scene() -> None:
+        sidecar.mode = RunMode.OBSERVE
+        views = {name: add_engine(sidecar, name).view for name in ("one", "two")}
+        link = sidecar.library.link("x", make_lora(tmp_path / "x", b"x"))
+        for view in views.values():
+            view.loras.registered["x"] = str(link)
+        open_stream(sidecar)
+        bound = {"type": "memory.bound", "agent": "a", "lora": str(tmp_path / "x"), "lora_name": "x"}
+        say(sidecar, bound, {"type": "agent.activity_started", "agent": "a", "until": 9.0})
+
+        def loading() -> set[str]:
+            sidecar.cycle()
+            return {
+                name
+                for name, plan in sidecar.plans.items()
+                if any(step.action is Action.LOAD for step in plan.loras)
+            }
+
+        assert loading() == {"one", "two"}
+        views["two"].happened(stored("sim/a", 1))
+        assert loading() == {"two"}
+        staging = {
+            name: [step.key for step in plan.loras if step.action is Action.STAGE]
+            for name, plan in sidecar.plans.items()
+        }
+        assert staging == {"one": ["x"], "two": ["x"]}, "its files are for both"
+        sidecar.operations.start(Action.LOAD, MemoryKind.LORA, "x", "one", time(), 60.0)
+        assert loading() == {"one", "two"}, "an operator wants it there"
+
+    asyncio.run(scene())
+
+
+def test_agents_of_an_ended_simulation_have_no_home(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with store() as redis, client(redis.url) as asked:
+            await asked.hset("ss:{gone}:placed", "a", "one")
+            await asked.zadd("ss:simulations", {"gone": time()})
+            async with member(tmp_path, "a", redis.url) as (sidecar, _):
+                assert sidecar.shared is not None
+                shared = sidecar.shared
+
+                async def read() -> bool:
+                    return shared.knows("gone")
+
+                await until(read)
+                assert not sidecar.homes.placement.homes
+
+    asyncio.run(scene())
+
+
+def test_a_call_that_may_have_gone_anywhere_moves_nobody(sidecar: Sidecar) -> None:
+    slots = replace(INFO, prompt_slots=2)
+    for name in ("one", "two"):
+        add_engine(sidecar, name, slots)
+    open_stream(sidecar)
+    agents = [f"a{number}" for number in range(4)]
+    for agent in agents:
+        say(sidecar, {"type": "agent.activity_started", "agent": agent, "until": 9.0})
+    sidecar.cycle()
+    homes = dict(sidecar.homes.placement.homes)
+    assert Counter(homes.values()) == Counter(one=2, two=2)
+    for agent in agents:
+        for kind in ("invocation.started", "invocation.finished"):
+            say(sidecar, {"type": kind, "agent": agent})
+            sidecar.cycle()
+    sidecar.cycle()
+    assert sidecar.homes.placement.homes == homes

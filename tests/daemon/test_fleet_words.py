@@ -196,6 +196,22 @@ def test_what_a_source_here_says_and_what_is_told_stand_beside_each_other() -> N
     assert not pair.b.agents
 
 
+def test_a_source_that_begins_anew_by_another_clock_takes_its_memory_along() -> None:
+    """Word by word: whoever isn't told anew yet is unknown, and whatever is asked of it meanwhile is nothing."""
+    pair = Pair()
+    pair.hear(*(event("memory.bound", agent=agent, text=agent) for agent in AGENTS))
+    pair.tell()
+    anew = SharedPopulation()
+    stream = Stream("s", "s", 2, "wall_seconds")
+    anew.apply([Opened(stream), Said(stream, [event("memory.bound", agent="x", text="x")])], 0.0)
+    word = Word(anew.head("s", whole=False), {"x": anew.told("s", "s/x")})
+    pair.b.foretell(Stream(ABROAD.source, "s", 2, "wall_seconds", "a"), word, 1.0)
+    assert set(pair.b.agents) == {"s/x"} == set(pair.b.lacking)
+    for agent in AGENTS:
+        pair.b.settle(f"s/{agent}")
+    assert set(pair.b.agents) == {"s/x"}
+
+
 def test_what_is_told_is_not_told_on() -> None:
     pair = Pair()
     pair.hear(event("invocation.started", agent="x"), event("agent.woken", agent="x"))

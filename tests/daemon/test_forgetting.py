@@ -26,7 +26,7 @@ from scalesim_daemon.gate import (
     Said,
     Stream,
 )
-from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.loop import LONGEST_REST_SECONDS, Sidecar
 from scalesim_daemon.plan import Action, Step
 from scalesim_daemon.population import Changes, Population
 from scalesim_daemon.strangers import Strangers
@@ -159,6 +159,16 @@ def test_a_dead_stream_with_a_gap_is_stale_for_some_minutes_only() -> None:
     assert [stale for _, stale in gate.streams().values()] == [False]
 
 
+def test_who_opens_again_by_a_door_without_numbers_may_be_silent_for_a_day() -> None:
+    """Its clock and its simulation's name would be lost: it speaks on without being asked to open anew."""
+    gate = Gate()
+    for _ in range(2):
+        gate.admit("one", None, [opened("one")])
+    assert gate.streams()["one"][1]
+    assert _closed(gate, GONE_SECONDS - 1) == []
+    assert _closed(gate, GONE_SECONDS) == ["one"]
+
+
 def test_publishers_that_crashed_make_room_for_others() -> None:
     gate = Gate()
     for number in range(MAX_SOURCES):
@@ -185,6 +195,18 @@ def test_with_a_silent_stream_its_agents_go(still: Sidecar, monkeypatch: pytest.
     still.cycle()
     assert (len(still.population.agents), len(still.population.board)) == (0, 0)
     assert still.gate.streams() == {}
+
+
+def test_who_speaks_before_the_first_cycle_has_just_spoken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a host that has been up for longer than any stream may be silent."""
+    monkeypatch.setattr(loop, "monotonic", lambda: 2 * GONE_SECONDS)
+    still = still_sidecar(tmp_path)
+    still.mirror = None
+    open_stream(still)
+    still.cycle()
+    assert list(still.gate.streams()) == ["sim"]
 
 
 def test_of_dues_nothing_is_kept_while_nobody_is_told(tmp_path: Path) -> None:
@@ -227,20 +249,34 @@ def _told(broadcast: Broadcast, population: Population) -> set[str]:
 def test_of_a_flood_half_of_the_time_is_for_taking_it_in(
     still: Sidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert _rest_after(0.7, still, monkeypatch) == pytest.approx(0.7)
+    assert _rest_after(0.02, still, monkeypatch) == 0
+
+
+def test_who_stood_still_in_a_cycle_does_not_rest_from_it(
+    still: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _rest_after(3600.0, still, monkeypatch) == LONGEST_REST_SECONDS
+
+
+def _rest_after(seconds: float, still: Sidecar, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Return how long the loop rests after a cycle of so many seconds."""
+
     class Stop(Exception):
         pass
 
     async def sleep(seconds: float) -> None:
         raise Stop(seconds)
 
+    now = [0.0]
+
     def cycle(_: Sidecar) -> None:
-        until = monotonic() + 0.02
-        while monotonic() < until:
-            pass
+        now[0] += seconds
 
     monkeypatch.setattr(Sidecar, "cycle", cycle)
     monkeypatch.setattr(loop.asyncio, "sleep", sleep)
+    monkeypatch.setattr(loop, "monotonic", lambda: now[0])
     still.wake()
     with pytest.raises(Stop) as stopped:
         asyncio.run(still.run())
-    assert stopped.value.args[0] >= 0.02
+    return float(stopped.value.args[0])

@@ -30,7 +30,7 @@ from tests.daemon.gateway_rig import beside, front
 from tests.daemon.live import WITHIN, daemon, emulator, until
 from tests.daemon.lora_files import make_lora
 from tests.daemon.raw_engine import Line, raw_engine
-from tests.daemon.still import INFO, open_stream, say, still_sidecar, stored
+from tests.daemon.still import INFO, add_engine, open_stream, say, still_sidecar, stored
 
 CHAT = "/v1/chat/completions"
 
@@ -352,3 +352,11 @@ def test_what_comes_by_the_gateway_is_in_the_recording(tmp_path: Path) -> None:
     requests = [(record.agent, record.path) for record in records if isinstance(record, Recorded)]
     assert requests == [("default/rosa", CHAT)]
     assert b"secret" not in (tmp_path / "heard.jsonl").read_bytes()
+
+
+def test_a_lora_is_being_brought_as_soon_as_it_is_bound(sidecar: Sidecar) -> None:
+    """A call that follows its binding at once may come before the next cycle, however long the last one took."""
+    add_engine(sidecar)
+    open_stream(sidecar)
+    say(sidecar, {"type": "memory.bound", "agent": "a", "lora": "/x", "lora_name": "x"})
+    assert sidecar.brings_lora("one", "x") and not sidecar.brings_lora("one", "base")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from scalesim_daemon.admin.steering import MOST_PINS
 from scalesim_daemon.intents import Intents, StoreUnavailable
 from scalesim_daemon.settings import RunMode
 from tests.daemon.mirror_scene import OnServer, Scene
@@ -64,6 +65,17 @@ def test_a_policy_that_evicts_intents_is_named(on_server: OnServer) -> None:
         assert warning is not None
         assert "maxmemory-policy allkeys-lru" in warning
         assert "noeviction" in warning
+        await intents.close()
+
+    on_server(body)
+
+
+def test_as_many_pins_as_there_may_be_are_written_again(on_server: OnServer) -> None:
+    async def body(scene: Scene) -> None:
+        intents = Intents(scene.server.url)
+        pins = {f"s/{agent}": time.time() + 60 for agent in range(MOST_PINS)}
+        await intents.restate(pins, RunMode.OBSERVE)
+        assert await intents.decided() == (pins, RunMode.OBSERVE)
         await intents.close()
 
     on_server(body)

@@ -13,6 +13,9 @@ from scalesim_adapters.http import Http, may_send
 from scalesim_daemon.fleet.lease import Phase
 from scalesim_daemon.fleet.lease_clock import now
 from scalesim_daemon.fleet.lease_keeper import Keeper
+from scalesim_daemon.fleet.lease_store import key_of
+from scalesim_daemon.records import Record
+from scalesim_daemon.redis_client import open_client
 from scalesim_daemon.settings import FleetSettings
 from tests.daemon.live import until
 from tests.daemon.stores import External, client
@@ -112,6 +115,45 @@ def test_who_waits_is_put_in_the_place_of_who_ends() -> None:
             assert monotonic() - given < lease.terms.wait
             keeping[1].cancel()
             await asyncio.gather(keeping[1], return_exceptions=True)
+        await store.stop()
+
+    asyncio.run(scene())
+
+
+def test_nothing_that_redis_does_ends_a_keeper() -> None:
+    """A cluster of which nobody answers has errors of its own, and what a lease is may be written by anybody."""
+
+    async def scene() -> None:
+        store = External()
+        await store.start()
+        nobody = open_client("redis://127.0.0.1:9", cluster=True)
+        async with client(store.url) as redis, driving(Engine()) as (one, _), driving(Engine()) as (two, _):
+            await redis.hset(key_of("engine", "lease"), "owner", "a guest")
+            keepers = []
+            for driver, store_of in ((one, nobody), (two, redis)):
+                settings = FleetSettings(enabled=True, name="here", lease_seconds=LEASE_SECONDS)
+                keepers.append(Keeper(store_of, settings, {"engine": driver}, (), lambda: None))
+            step = Record(0.0, "engine", LOAD, "done", 0.0, 0, 1)
+            for keeper in keepers:
+                keeper.decided(step, {"engine": "engine"})
+            keeping = [asyncio.create_task(keeper.run()) for keeper in keepers]
+
+            async def away() -> bool:
+                return all((driver.why_not or "").startswith("no lease:") for driver in (one, two))
+
+            await until(away)
+            assert not any(task.done() for task in keeping)
+            await redis.delete(key_of("engine", "lease"))
+
+            async def driven() -> bool:
+                return two.may_act
+
+            await until(driven)
+            for task in keeping:
+                task.cancel()
+            ended = await asyncio.gather(*keeping, return_exceptions=True)
+            assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+        await nobody.aclose()
         await store.stop()
 
     asyncio.run(scene())

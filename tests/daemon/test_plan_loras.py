@@ -43,6 +43,21 @@ def test_names_come_first() -> None:
     assert kinds(steps)[:3] == [(Action.REGISTER, "c"), (Action.REGISTER, "b"), (Action.STAGE, "a")]
 
 
+def test_two_engines_that_read_the_same_files_agree_on_what_is_staged() -> None:
+    """Each foresees calls of its own agents alone: neither takes what the other is about to read."""
+    near, far = wish("a", 1), wish("b", 2, staged=True)
+    one = (replace(near, files_seconds=1.0), replace(far, seconds=math.inf, files_seconds=2.0))
+    two = (replace(near, seconds=math.inf, files_seconds=1.0), replace(far, files_seconds=2.0))
+    staging = [
+        [step for step in kinds(plan_loras(cache(*wishes))) if step[0] in (Action.STAGE, Action.UNSTAGE)]
+        for wishes in (one, two)
+    ]
+    assert staging == [[(Action.UNSTAGE, "b"), (Action.STAGE, "a")]] * 2
+    swapped = [(replace(a, staged=True), replace(b, staged=False)) for a, b in (one, two)]
+    for wishes in swapped:
+        assert not {Action.STAGE, Action.UNSTAGE} & dict(kinds(plan_loras(cache(*wishes)))).keys()
+
+
 def test_what_has_changed_is_registered_anew_when_nobody_uses_it() -> None:
     changed = LoraWish("a", 1, 1, staged=False, registered=True, outdated=True)
     assert kinds(plan_loras(cache(changed)))[:1] == [(Action.REGISTER, "a")]

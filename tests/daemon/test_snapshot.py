@@ -280,7 +280,7 @@ def test_the_picture_of_the_loras() -> None:
         loras.used(name)
     world.say(InvocationStarted(agent="c"))
     links = {"x": (Path("/x"), 7, True), "y": (Path("/y"), 8, False)}
-    cache = lora_cache(world.view, world.population, world.ranking, lambda _: True, links, 99)
+    cache = lora_cache(world.view, world.population, world.ranking, lambda _: True, lambda _: True, links, 99)
     assert (cache.device, cache.host, cache.device_places, cache.host_places) == (("q",), ("y", "q"), 1, 2)
     assert cache.staging_free == 99
     x, y = cache.wishes
@@ -293,6 +293,25 @@ def test_the_picture_of_the_loras() -> None:
         False,
         True,
     )
+
+
+def test_files_are_as_near_as_the_nearest_who_reads_them() -> None:
+    world = World(20, {})
+    world.say(
+        StepAdvanced(now=0.0),
+        *(MemoryBound(agent=agent, lora="/x", lora_name="x") for agent in ("a", "b", "c")),
+        *(ActivityStarted(agent=agent, for_=due) for agent, due in (("a", 1), ("b", 2), ("c", 5))),
+    )
+    links = {"x": (Path("/x"), 7, False)}
+
+    def picture(*homes: str) -> tuple[float, float | None]:
+        at_home = {f"sim/{agent}" for agent in homes}.__contains__
+        reads = {"sim/b", "sim/c"}.__contains__
+        (x,) = lora_cache(world.view, world.population, world.ranking, at_home, reads, links, 99).wishes
+        return x.seconds, x.files_seconds
+
+    assert picture("c") == (5.0, 2.0)
+    assert picture() == (math.inf, 2.0)
 
 
 def test_what_leaves_the_host_leaves_its_slot() -> None:

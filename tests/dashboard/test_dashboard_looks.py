@@ -69,13 +69,14 @@ def test_ten_thousand_agents_move_without_a_stutter(browser: Browser, place: Pla
             start, took = page.evaluate("window.watched.updates[0]")
             page.evaluate("window.watched.updates.length = 0")
             page.evaluate(COUNT_FRAMES)
-            page.wait_for_function("() => window.watched.updates.length >= 8", timeout=90_000)
+            page.wait_for_function("() => window.watched.updates.length >= 30", timeout=90_000)
             updates = sorted(took for _, took in page.evaluate("window.watched.updates"))
             frames = sorted(page.evaluate("window.watched.frames"))
             middle = len(updates) // 2
             print(
                 f"\n{MANY:,} agents: interactive after {start + took:.0f} ms; {len(updates)} updates shown within "
-                f"{updates[middle]:.0f} ms (median), {updates[-1]:.0f} ms (slowest); {len(frames)} frames, "
+                f"{updates[middle]:.0f} ms (median), {updates[int(len(updates) * 0.9)]:.0f} ms (90 %), "
+                f"{updates[-1]:.0f} ms (slowest); {len(frames)} frames, "
                 f"{frames[len(frames) // 2]:.0f} ms apart (median), {frames[int(len(frames) * 0.99)]:.0f} ms (99 %), "
                 f"{frames[-1]:.0f} ms (longest)"
             )

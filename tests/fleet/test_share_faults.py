@@ -350,6 +350,7 @@ def test_an_operators_word_at_one_daemon_holds_at_all(tmp_path: Path) -> None:
             store() as redis,
             member(tmp_path, "a", redis.url) as (a, at_a),
             member(tmp_path, "b", redis.url) as (b, at_b),
+            client(redis.url) as look,
         ):
             with Publisher("village", address=a.feed_address) as publisher:
                 say(publisher, range(2))
@@ -362,6 +363,15 @@ def test_an_operators_word_at_one_daemon_holds_at_all(tmp_path: Path) -> None:
                 await until(lambda: _holds(b, "paused", set()))
                 assert (await at_b.put("/v1/pins/village/a1", json={"seconds": 60})).status_code < 300
                 await until(lambda: _holds(a, "paused", {"village/a1"}))
+                await look.flushall()
+
+                async def told_again() -> bool:
+                    kept = await look.hgetall("ss:intent")
+                    return kept.keys() == {"kept", "mode", "pin:village/a1"} and kept["mode"] == "paused"
+
+                await until(told_again)
+                assert await _holds(a, "paused", {"village/a1"})
+                assert await _holds(b, "paused", {"village/a1"})
                 assert (await at_b.post("/v1/resume")).status_code == 200
                 assert (await at_a.delete("/v1/pins/village/a1")).status_code < 300
                 await until(lambda: _holds(a, "active", set()))

@@ -1,1 +1,1 @@
-"""Several daemons beside the same engines: who drives which."""
+"""Several daemons beside the same engines: who drives which, what each knows of the others, and where agents live."""

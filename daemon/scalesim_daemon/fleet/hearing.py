@@ -168,7 +168,9 @@ class Hearing:
         for name, known in self._known.get(simulation, {}).items():
             if name not in spoken:
                 known.missing = max(known.missing, 1)
-        await self._load_homes(simulation)
+        if spoken or self._population.own_of(simulation):
+            # Where the agents of an ended one have lived is kept in Redis for a day, should it begin anew.
+            await self._load_homes(simulation)
         self._since[simulation] = since
         self._stale.pop(simulation, None)
         self._rung[simulation] = None
@@ -273,7 +275,9 @@ class Hearing:
     def _follow_calls(self, simulation: str, seen: Mapping[str, str]) -> None:
         moved: dict[str, str | None] = {}
         for name, engine in seen.items():
-            self._homes.served(f"{simulation}/{name}", engine, moved)
+            key = f"{simulation}/{name}"
+            if self._population.knows(key):
+                self._homes.served(key, engine, moved)
         self._telling.placed(moved)
         for key in moved:
             self._population.settle(key)

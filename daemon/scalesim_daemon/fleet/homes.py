@@ -26,7 +26,8 @@ class Homes:
     placement: Placement = field(default_factory=Placement)
     shared: Shared | None = None
     _looked_at: float = 0.0
-    _undecided: set[str] = field(default_factory=set)
+    undecided: set[str] = field(default_factory=set)
+    """Agents whose home another daemon is to say, and hasn't."""
 
     def home(self, agent: str) -> str | None:
         """Return the engine that an agent lives on, None where it has none yet."""
@@ -50,36 +51,37 @@ class Homes:
             self._looked_at = wall
             again.update(placement.look(self._hosts(views), wall))
         new = (key for key in (*changes.dues, *changes.started) if placement.home(key) is None)
-        for key in (*again, *new, *self._undecided):
-            if key not in population.agents and population.board.get(key) is None:
-                self._undecided.discard(key)
+        for key in (*again, *new, *self.undecided):
+            self.undecided.discard(key)
+            if not population.knows(key):
                 continue
-            if not self._decides(key):
-                continue
-            self._undecided.discard(key)
             engine = placement.place(key, model_of(key))
-            if engine is not None and placement.moved(key, engine):
+            if engine is not None and self._decides(key) and placement.moved(key, engine):
                 moved[key] = engine
         for key in (*changes.dues, *changes.unbound):
-            gone = key not in population.agents and population.board.get(key) is None
-            if gone and placement.moved(key, None) and (self.shared is None or self.shared.speaks_for(key)):
+            gone = not population.knows(key) and placement.moved(key, None)
+            if gone and (self.shared is None or self.shared.speaks_for(key)):
                 moved[key] = None
-        self._follow_calls(views, moved)
+        self._follow_calls(views, population, moved)
         if self.shared is not None and moved:
             self.shared.tell_placed(moved)
 
-    def _follow_calls(self, views: Mapping[str, EngineView], moved: dict[str, str | None]) -> None:
+    def _follow_calls(
+        self, views: Mapping[str, EngineView], population: Population, moved: dict[str, str | None]
+    ) -> None:
+        calls: dict[str, str | None] = {}
         for name, view in views.items():
-            if view.seen is None:
-                view.seen = set()
-            seen, view.seen = view.seen, set()
-            if self.shared is not None and not self.shared.drives(name):
+            seen, view.seen = view.seen or (), set()
+            if self.shared is None or self.shared.drives(name):
+                # Slots don't tell whose call it was: where an announced one may have gone to several, nothing is known.
+                calls.update((key, None if key in calls else name) for key in seen)
+        for key, engine in calls.items():
+            # Sessions of which no stream speaks come without end.
+            if engine is None or not population.knows(key) or not self.placement.worth_telling(key, engine):
                 continue
-            for key in seen:
-                if self.placement.worth_telling(key, name):
-                    if self.shared is not None:
-                        self.shared.tell_served(key, name)
-                    self.served(key, name, moved)
+            if self.shared is not None:
+                self.shared.tell_served(key, engine)
+            self.served(key, engine, moved)
 
     def served(self, key: str, engine: str, moved: dict[str, str | None]) -> None:
         """A call of an agent was served on an engine, as was seen here or elsewhere. Who moves by that comes to
@@ -94,7 +96,7 @@ class Homes:
         if self.shared is None or self.shared.decides(key):
             return True
         if waits and self.shared.is_own(key):
-            self._undecided.add(key)
+            self.undecided.add(key)
         return False
 
     def _hosts(self, views: Mapping[str, EngineView]) -> dict[str, Host]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
 
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.fleet.lease import Ask, Lease, Phase, Terms
@@ -16,6 +15,7 @@ from scalesim_daemon.fleet.lease_clock import now
 from scalesim_daemon.fleet.lease_log import DecisionLog
 from scalesim_daemon.fleet.lease_store import LeaseStore
 from scalesim_daemon.records import Record
+from scalesim_daemon.redis_client import AWAY, heed
 from scalesim_daemon.settings import FleetSettings
 
 # How often it is looked whether a lease is over while something is under way.
@@ -69,6 +69,7 @@ class Keeper:
     async def _keep(self, name: str) -> None:
         driver, lease = self._kept[name]
         while True:
+            heed()
             ask = lease.hand_over(now()) if lease.leaves and not driver.busy else lease.ask(now())
             if ask is not None:
                 await self._put(name, ask)
@@ -82,7 +83,12 @@ class Keeper:
         try:
             async with asyncio.timeout(self._terms.every):
                 answer = await self._store.put(name, ask, near=not lease.standby)
-        except (RedisError, OSError, TimeoutError) as error:
+        except (
+            *AWAY,
+            TimeoutError,
+            ValueError,
+            TypeError,
+        ) as error:  # the last two: what no daemon has written
             lease.failed(ask, f"Redis does not answer ({str(error) or type(error).__name__})", now())
         else:
             lease.answered(ask, answer, now())
@@ -96,7 +102,7 @@ class Keeper:
     async def _guard(self) -> None:
         while True:
             ends = [lease.deadline - now() for driver, lease in self._kept.values() if driver.busy]
-            await asyncio.sleep(max(0.001, min(GUARD_SECONDS, *ends, GUARD_SECONDS)))
+            await asyncio.sleep(max(0.001, min([GUARD_SECONDS, *ends])))
             for driver, _ in self._kept.values():
                 self._cut(driver)
 

@@ -11,9 +11,9 @@ from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 import structlog
-from redis.exceptions import RedisError
 
 from scalesim_daemon.fleet.lease_store import KEPT_DECISIONS, LeaseStore
+from scalesim_daemon.redis_client import AWAY, heed
 
 CHUNK = 500
 RETRY_SECONDS = 1.0
@@ -46,9 +46,10 @@ class DecisionLog:
             await self._more.wait()
             self._more.clear()
             while self._waiting:
+                heed()
                 try:
                     await self._write()
-                except (RedisError, OSError):
+                except AWAY:
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _write(self) -> None:

@@ -107,7 +107,7 @@ class Placement:
         return agent not in self._proven or agent in self._strayed
 
     def served(self, agent: str, engine: str) -> bool:
-        """A call of the agent was served on an engine; return whether that is where it ought to live."""
+        """A call of the agent was served on an engine; return whether it ought to move there."""
         if self.homes.get(agent) == engine:
             self._proven.add(agent)
             self._strayed.pop(agent, None)

@@ -126,7 +126,11 @@ class SharedPopulation(Population):
 
     def _close(self, source: str) -> None:
         voice = self._voices.get(source)
-        if voice is not None and not voice.stream.teller:
+        if voice is not None and voice.stream.teller:
+            for _, key in voice.everybody():
+                if self._bound.get(key, _NOBODY)[0] == source:
+                    self._drop(key)
+        elif voice is not None:
             own = self._own[voice.stream.simulation]
             own.pop(source, None)
             if not own:
@@ -192,9 +196,6 @@ class SharedPopulation(Population):
         """Forget a source of another daemon."""
         voice = self._voices.get(source)
         if voice is not None:
-            for _, key in voice.everybody():
-                if self._bound.get(key, _NOBODY)[0] == source:
-                    self._drop(key)
             self.apply([Closed(voice.stream)], voice.heard)
 
     def teller(self, key: str) -> str:

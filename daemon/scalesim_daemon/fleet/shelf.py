@@ -52,8 +52,8 @@ _CLAIM = """
 local known = redis.call('HGET', KEYS[1], ARGV[2])
 local incarnation, fence = tonumber(ARGV[3]), tonumber(ARGV[4])
 local last, number = fence, 0
-if known then
-  local i, f, n = string.match(known, '^(%d+) (%d+) (%d+) ')
+local i, f, n = string.match(known or '', '^(%d+) (%d+) (%d+) ')
+if i then
   local later = fence > 0 and tonumber(f) > fence
   if tonumber(i) > incarnation or (tonumber(i) == incarnation and later) then return known end
   last, number = math.max(fence, tonumber(f)), n
@@ -155,7 +155,7 @@ class Shelf:
         answer = await self._say(keys=keys, args=args)
         if answer == 1:
             return now
-        return Owner.read(answer) if answer else None
+        return _readable({source: answer}, Owner.read).get(source) if answer else None
 
     async def agents(self, simulation: str, source: str) -> set[str]:
         """Return the agents of whom something is told."""
@@ -185,7 +185,7 @@ class Shelf:
     async def placed(self, simulation: str) -> dict[str, str]:
         """Return where agents live."""
         pages = self._pages(_key(simulation, "placed"))
-        return {name: value.decode() async for name, value in pages}
+        return {name: value.decode(errors="replace") async for name, value in pages}
 
     async def last_change(self, simulation: str) -> bytes:
         """Return the id of the latest change."""
@@ -265,7 +265,7 @@ class Shelf:
 
     async def ring(self, *words: str) -> None:
         """Ring the bell."""
-        await self._client.execute_command("PUBLISH", BELL, ring(*words))  # type: ignore[no-untyped-call]
+        await self._client.execute_command("PUBLISH", BELL, ring(*words))  # type: ignore[no-untyped-call]  # of redis-py
 
     async def heard(self) -> AsyncGenerator[list[str] | None, None]:
         """Yield what the bell says; None once it can be heard, and every second in which it is silent."""
@@ -283,7 +283,7 @@ class Shelf:
                 elif message["type"] == "message":
                     yield message["data"].decode(errors="replace").split("\n")
         finally:
-            await bell.aclose()  # type: ignore[no-untyped-call]
+            await bell.aclose()  # type: ignore[no-untyped-call]  # of redis-py
             await server.aclose()
 
 

@@ -6,12 +6,9 @@ alone, and `NAME.key` for those whom it speaks to.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import struct
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,21 +72,3 @@ def make_keys(folder: Path, name: str) -> tuple[Path, Path]:
     os.close(os.open(secret, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     create_certificates(folder, name)
     return public, secret
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Make the keys that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m scalesim_client.curve", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="+", metavar="NAME")
-    given = parser.parse_args(arguments)
-    for name in given.names:
-        try:
-            public, secret = make_keys(given.folder, name)
-        except OSError as error:
-            sys.exit(f"{given.folder}/{name}: {error.strerror}")
-        sys.stdout.write(f"{public}\n{secret}\n")
-
-
-if __name__ == "__main__":
-    main()
