@@ -102,8 +102,9 @@ bench-scale: setup     ## unit costs of Redis and the daemon, from which docs/sc
 	@$(BIN)/python -m bench.scale.page >&2
 
 soak: setup            ## half an hour of churn beside a real daemon: what grows, drifts or is lost; MINUTES, RATE, SEED
-	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) $(if $(SEED),--seed $(SEED)) \
-	  --out $(if $(MINUTES)$(RATE),out,docs/results)/soak.json
+	status=0; $(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(SEED),--seed $(SEED)) --out $(if $(MINUTES)$(RATE),out,docs/results)/soak.json || status=$$?; \
+	  $(if $(MINUTES)$(RATE),,$(BIN)/python -m bench.soak.page;) exit $$status
 
 BENCH_ENGINE_FLAGS := $(if $(FULL),--full --minutes 120) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(TRAFFIC),--traffic $(TRAFFIC)) $(if $(CLASSES),--classes $(CLASSES))

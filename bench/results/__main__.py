@@ -11,6 +11,7 @@ from bench.results.files import FOLDER, PAGE, load
 from bench.results.page import render
 from bench.results.performance import FIGURES, PERFORMANCE, filled
 from bench.results.plots import draw
+from bench.soak import page as soaked
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     PAGE.write_text(render(files), encoding="utf-8")
     draw(files, FOLDER)
     reliability.main()
+    soaked.main()
     found = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else None
     PERFORMANCE.write_text(filled(PERFORMANCE.read_text(encoding="utf-8"), found), encoding="utf-8")
     print(f"{PAGE}: {', '.join(title for title, classes in files.sources.items() if classes)}")

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import httpx
 import msgspec
@@ -33,10 +30,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.soak import rig
+from bench.soak.cores import Cores
 from bench.soak.drift import compare
 from bench.soak.figures import MIB, Check, Figures, checks, course, figures
 from bench.soak.plot import draw
-from bench.soak.samples import HEARD, Sample, Sampler, cpu_seconds
+from bench.soak.result import Conditions, Result, conditions, write
+from bench.soak.samples import HEARD, Sample, Sampler
 from bench.soak.speak import Said, Script
 
 MINUTES = 30.0
@@ -47,6 +46,7 @@ WATCH_SECONDS = 20.0
 HEARD_SECONDS = 60.0
 """What is late by more is taken for lost."""
 SHOWN_DIFFERENCES = 10
+SHOWN_LINES = 60
 
 
 class Soak:
@@ -62,27 +62,31 @@ class Soak:
         self.empty = 0
         self.said = Said()
         self.heard = 0
-        self.cores: dict[str, float] = {}
+        self.conditions: Conditions | None = None
 
     async def run(self, folder: Path, progress: Progress) -> None:
         """Play all of it. Raises `SoakFailed` and `DaemonFailed` where a part ends before its time."""
+        load = os.getloadavg()[0]
         async with rig.engines(folder, self.rate) as engines, rig.daemon(folder, engines) as daemon:
             self.empty = await _used_memory(daemon)
-            script = Script(daemon.feed, engines, self.rate, self.seed)
+            script = Script(daemon.feed, list(engines), self.rate, self.seed)
             async with rig.speaking(script) as speaker:
                 sampler = Sampler(daemon, speaker)
+                pids = {"daemon": daemon.pid, "valkey": daemon.valkey_pid, "speaker": speaker.pid}
+                named = {f"engine{at}": pid for at, pid in enumerate(engines.values())}
+                cores = Cores({**pids, **named, "bench": os.getpid()})
                 async with asyncio.TaskGroup() as group:
                     hearing = group.create_task(speaker.listen())
                     beside = [
                         group.create_task(self._watch(sampler, progress, daemon)),
                         group.create_task(_listen(daemon)),
                     ]
-                    await self._compare(speaker, daemon, engines)
+                    await self._compare(speaker, daemon, list(engines))
                     for task in beside:
                         task.cancel()
                     await asyncio.wait(beside)
                     self.samples.append(await sampler.look())
-                    self.cores = self._cores(daemon, speaker)
+                    self.conditions = conditions(self.seed, load, cores.used(), cores.waited("daemon"))
                     self.said = await speaker.end()
                     await hearing
                 self.heard = await self._all_heard(sampler)
@@ -98,6 +102,19 @@ class Soak:
         """All that must hold."""
         found = self.figures
         return list(checks(self.samples, self.said, found, self.empty, self.rate, self.compared))
+
+    @property
+    def result(self) -> Result:
+        """All that is kept."""
+        assert self.conditions is not None
+        return Result(
+            self.conditions,
+            self.figures,
+            self.checks,
+            self.said,
+            self.drift[:SHOWN_DIFFERENCES],
+            course(self.samples),
+        )
 
     async def _watch(self, sampler: Sampler, progress: Progress, daemon: rig.WatchedDaemon) -> None:
         task = progress.add_task("", total=self.seconds)
@@ -131,11 +148,6 @@ class Soak:
                 self.drift += await compare(speaker, api, engines)
                 self.compared += 1
                 left = self.seconds - (monotonic() - began)
-
-    def _cores(self, daemon: rig.WatchedDaemon, speaker: rig.Speaker) -> dict[str, float]:
-        """Return how many cores each process has used on average; the engines use what is left."""
-        pids = {"daemon": daemon.pid, "valkey": daemon.valkey_pid, "speaker": speaker.pid}
-        return {name: round(cpu_seconds(pid) / self.seconds, 2) for name, pid in pids.items()}
 
     async def _all_heard(self, sampler: Sampler) -> int:
         """Return how many events the daemon has taken in, once it is all or no more come."""
@@ -195,43 +207,34 @@ def main() -> None:
     ):
         try:
             asyncio.run(soak.run(Path(name), progress))
+        except BaseException:
+            _show_log(Path(name), console)
+            raise
         finally:
             _show_trace(Path(name), console)
     for line in soak.drift[:SHOWN_DIFFERENCES]:
         console.print(line, markup=False)
     console.print(_table(soak.checks))
     if given.out is not None:
-        _write(given.out, soak)
+        write(given.out, soak.result)
+        draw(soak.samples, soak.empty, given.out.with_suffix(".svg"))
+    broken = [check for check in soak.checks if check.held is False]
+    for one in broken:
+        console.print(f"not held: {one.name}: {one.measured}, and the bound is {one.bound}", markup=False)
     print(msgspec.json.encode(soak.figures).decode())
-    sys.exit(1 if any(check.held is False for check in soak.checks) else 0)
+    sys.exit(1 if broken else 0)
+
+
+def _show_log(folder: Path, console: Console) -> None:
+    """Show what the daemon said last: nothing of it is left otherwise."""
+    for path in folder.glob("*.log"):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        console.print("\n".join(lines[-SHOWN_LINES:]), markup=False)
 
 
 def _show_trace(folder: Path, console: Console) -> None:
     for path in folder.glob("*.trace"):
         console.print(path.read_text(encoding="utf-8"), markup=False)
-
-
-def _write(path: Path, soak: Soak) -> None:
-    conditions = {
-        "seed": soak.seed,
-        "events_per_second_asked": soak.rate,
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-        "cores_used": soak.cores,
-        "load_average": [round(one, 1) for one in os.getloadavg()],
-        "played": datetime.now(UTC).date().isoformat(),
-    }
-    written: dict[str, Any] = {
-        "conditions": conditions,
-        "figures": msgspec.to_builtins(soak.figures),
-        "checks": [{"name": one.name, "measured": one.measured, "bound": one.bound} for one in soak.checks],
-        "said": msgspec.to_builtins(soak.said),
-        "drift": soak.drift[:SHOWN_DIFFERENCES],
-        "course": course(soak.samples),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-    draw(soak.samples, soak.empty, path.with_suffix(".svg"))
 
 
 def _table(found: Sequence[Check]) -> Table:

@@ -13,7 +13,7 @@ from scalesim_client.events import AgentReleased
 
 AGENTS = 20
 CALLS_PER_STEP = 10
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 60.0
 NEVER = 1e9
 OWN_EVENTS = 2
 """Events that a publisher says of itself: its stream is opened and closed. What else it says of itself is its state,

@@ -74,8 +74,8 @@ class WatchedDaemon(DaemonProcess):
 
 
 @asynccontextmanager
-async def engines(folder: Path, rate: float) -> AsyncIterator[list[str]]:
-    """Run emulated engines for so many events a second; yield their base URLs."""
+async def engines(folder: Path, rate: float) -> AsyncIterator[dict[str, int]]:
+    """Run emulated engines for so many events a second; yield their processes by base URL."""
     urls, processes = [], []
     try:
         for number in range(ENGINES):
@@ -99,7 +99,7 @@ async def engines(folder: Path, rate: float) -> AsyncIterator[list[str]]:
             urls.append(f"http://127.0.0.1:{port}")
         for url in urls:
             await _healthy(url)
-        yield urls
+        yield {url: process.pid for url, process in zip(urls, processes, strict=True)}
     finally:
         for process in processes:
             if process.returncode is None:

@@ -102,12 +102,6 @@ class Sampler:
         await self._redis.aclose()
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used: fields 14 and 15 of its stat, in ticks (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _resident(process: Path) -> int:
     """Return a process's resident memory: VmRSS of its status, in KiB (proc(5))."""
     lines = (process / "status").read_text().splitlines()

@@ -13,7 +13,8 @@ from bench.soak.simulation import Event
 from scalesim_client.codec import decode, pack_frames
 
 HIGH_WATER_MARK = 1000
-LINGER_MS = 5000
+LINGER_MS = 60_000
+"""What a closed socket has still to send waits for a daemon that is behind: what counts as lost, that has lost."""
 
 
 class Voice:

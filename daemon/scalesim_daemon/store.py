@@ -13,11 +13,11 @@ import json
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from time import monotonic
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import structlog
@@ -29,7 +29,8 @@ from scalesim_daemon.board import DueRecord
 from scalesim_daemon.redis_client import AWAY, heed, look, open_client
 
 FLUSH_SECONDS = 0.02
-CHUNK = 500
+CHUNK = 1000
+ANSWER_SECONDS = 5.0
 HEARTBEAT_SECONDS = 1.0
 KEEP_SECONDS = 24 * 3600
 RESTATE_SECONDS = 3600.0
@@ -37,39 +38,55 @@ KEPT_LAGS = 10_000
 KEPT_DECISIONS = 10_000
 DECISIONS_KEY = "ss:decisions"
 
-# KEYS: a simulation's prefix. ARGV: seconds to keep, the clock kinds, and as one text agent, clock, due, confidence,
-# basis and items of each agent, where an empty clock means that nothing is foreseen. So 500 agents are a command of
-# three arguments: the client puts arguments and commands together one by one, in Python, and holds up the event loop.
+# KEYS: one in the slot, and maybe one whose presence is told. ARGV: seconds to keep, how many decisions to keep, their
+# key, the clock kinds, and as one text what is said. That is of each simulation its keys' prefix, its agents, the
+# fields of its clock where that has ticked, and whether its stream was closed; then decisions. Of an agent it is said
+# its name, clock, due, confidence, basis and items, where an empty clock means that nothing is foreseen. All of it is
+# one command, since the client puts arguments and commands together one by one, in Python, and holds up the event
+# loop.
 _WRITE = """
-local prefix, keep, kinds = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
-for _, said in ipairs(cjson.decode(ARGV[3])) do
-  local agent, clock, due, confidence, basis, items = unpack(said)
-  local key = prefix .. 'agent:' .. agent
+local keep, kept, decisions, kinds = ARGV[1], ARGV[2], ARGV[3], cjson.decode(ARGV[4])
+local simulations, decided = unpack(cjson.decode(ARGV[5]))
+for _, simulation in ipairs(simulations) do
+  local prefix, agents, ticked, closed = unpack(simulation)
+  for _, said in ipairs(agents) do
+    local agent, clock, due, confidence, basis, items = unpack(said)
+    local key = prefix .. 'agent:' .. agent
+    for _, kind in ipairs(kinds) do
+      if kind ~= clock then redis.call('ZREM', prefix .. 'due:' .. kind, agent) end
+    end
+    if clock == '' then
+      redis.call('DEL', key)
+    else
+      redis.call('ZADD', prefix .. 'due:' .. clock, due, agent)
+      redis.call('HSET', key, 'confidence', confidence, 'basis', basis, 'items', items)
+      redis.call('EXPIRE', key, keep)
+    end
+  end
+  if ticked[1] then redis.call('HSET', prefix .. 'clock', unpack(ticked)) end
+  redis.call('EXPIRE', prefix .. 'clock', keep)
   for _, kind in ipairs(kinds) do
-    if kind ~= clock then redis.call('ZREM', prefix .. 'due:' .. kind, agent) end
-  end
-  if clock == '' then
-    redis.call('DEL', key)
-  else
-    redis.call('ZADD', prefix .. 'due:' .. clock, due, agent)
-    redis.call('HSET', key, 'confidence', confidence, 'basis', basis, 'items', items)
-    redis.call('EXPIRE', key, keep)
-  end
-end
-for _, kind in ipairs(kinds) do redis.call('EXPIRE', prefix .. 'due:' .. kind, keep) end
-"""
-# KEYS: a simulation's prefix. ARGV: seconds to keep, the clock kinds.
-_CLOSE = """
-local prefix, keep = KEYS[1], ARGV[1]
-redis.call('EXPIRE', prefix .. 'clock', keep)
-for _, kind in ipairs(cjson.decode(ARGV[2])) do
-  local due = prefix .. 'due:' .. kind
-  redis.call('EXPIRE', due, keep)
-  for _, agent in ipairs(redis.call('ZRANGE', due, 0, -1)) do
-    redis.call('EXPIRE', prefix .. 'agent:' .. agent, keep)
+    local due = prefix .. 'due:' .. kind
+    redis.call('EXPIRE', due, keep)
+    if closed then
+      for _, agent in ipairs(redis.call('ZRANGE', due, 0, -1)) do
+        redis.call('EXPIRE', prefix .. 'agent:' .. agent, keep)
+      end
+    end
   end
 end
+for _, record in ipairs(decided) do
+  redis.call('XADD', decisions, 'MAXLEN', '~', kept, '*', 'record', record)
+end
+return KEYS[2] and redis.call('EXISTS', KEYS[2])
 """
+_KINDS = json.dumps(CLOCK_KINDS)
+
+_Mark = tuple[DueRecord | None, float | None]
+_Clock = tuple[ClockKind, float, float]
+_Simulation = tuple[str, list[tuple[str, ...]], tuple[str, ...], bool]
+"""What the script is told of one."""
+_Answer = TypeVar("_Answer")
 
 log = structlog.get_logger(__name__)
 
@@ -91,14 +108,16 @@ class Mirror:
     def __init__(self, url: str, *, cluster: bool = False, alone: bool = True) -> None:
         self._alone = alone
         # No retries inside the client: Redis may be empty after an outage, so a new connection restates all.
-        self._client = open_client(url, cluster=cluster, on_connect=self._on_connect)
-        self._write_script = self._client.register_script(_WRITE)
-        self._close_script = self._client.register_script(_CLOSE)
+        # Nor a limit of time for one server, but `_answer`'s: the client's makes a task of each message that it sends,
+        # and that takes three turns of a loop whose turns may be long.
+        self._cluster = cluster
+        limit = ANSWER_SECONDS if cluster else None
+        self._client = open_client(url, cluster=cluster, answer_seconds=limit, on_connect=self._on_connect)
         self._connections = 0
         self._failures = 0
-        self._marks: dict[str, tuple[DueRecord | None, float | None]] = {}
-        self._writing: dict[str, tuple[DueRecord | None, float | None]] = {}
-        self._clocks: dict[str, tuple[ClockKind, float, float]] = {}
+        self._marks: dict[str, _Mark] = {}
+        self._writing: dict[str, _Mark] = {}
+        self._clocks: dict[str, _Clock] = {}
         self._ticked: set[str] = set()
         self._closed: set[str] = set()
         self._decisions: deque[str] = deque()
@@ -108,6 +127,8 @@ class Mirror:
         self._restated = False
         self._presence = f"ss:mirror:{secrets.token_hex(8)}"
         self._present = False
+        self._there = False
+        self._looked = 0.0
         self.connected = False
         self.written = 0
         self.decisions_dropped = 0
@@ -192,43 +213,45 @@ class Mirror:
     async def _follow(self, full_state: Callable[[], Mapping[str, DueRecord]]) -> None:
         """Restate everything, then what changes, until the connection is a new one, Redis has lost what it had, or an
         hour has passed."""
-        if self._present and not await self._is_there():
-            log.warning("Redis has lost what it had: it is told again")
-        await look(self._client)
+        if self._present:
+            await self._look()
+            if not self._there:
+                log.warning("Redis has lost what it had: it is told again")
         connection, until = self._connections, monotonic() + RESTATE_SECONDS
-        await self._client.set(self._presence, "", ex=KEEP_SECONDS)
-        self._present = True
+        await _answer(self._client.set(self._presence, "", ex=KEEP_SECONDS))
+        self._present = self._there = True
         await self._restate(full_state())
-        looked = monotonic()
-        while self._connections == connection and monotonic() < until:
+        self._looked = monotonic()
+        while self._there and self._connections == connection and monotonic() < until:
+            began = monotonic()
             await self._flush()
             heed()
             # The client may have connected anew meanwhile, to a Redis that is empty.
-            self._restated = self._connections == connection
+            self._restated = self._there and self._connections == connection
             self._flushed.set()
             if not self.connected:
                 log.info("Redis is in step", agents=self.written)
             self.connected, self._failures = True, 0
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(began + FLUSH_SECONDS - monotonic())
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._dirty.wait()
-            if monotonic() - looked >= HEARTBEAT_SECONDS:
-                looked = monotonic()
-                await look(self._client)
-                if not await self._is_there():
-                    self._restated = False
-                    return
+            if monotonic() - self._looked >= HEARTBEAT_SECONDS:
+                await self._look()
+        self._restated = False
 
-    async def _is_there(self) -> bool:
-        return bool(await self._client.exists(self._presence))
+    async def _look(self) -> None:
+        """See whether Redis has what was written. Where something is written to one server its answer tells that."""
+        await _answer(look(self._client))
+        self._there = bool(await _answer(self._client.exists(self._presence)))
+        self._looked = monotonic()
 
     async def _restate(self, state: Mapping[str, DueRecord]) -> None:
         """Mark all of `state`, and the removal of what else Redis has of its simulations. Newer marks win."""
         simulations = {agent.partition("/")[0] for agent in state} | self._clocks.keys()
         for simulation in simulations if self._alone else ():
             for kind in CLOCK_KINDS:
-                written = await self._client.zrange(f"{prefix_of(simulation)}due:{kind}", 0, -1)
+                written = await _answer(self._client.zrange(f"{prefix_of(simulation)}due:{kind}", 0, -1))
                 for agent in cast(list[str], written):
                     key = f"{simulation}/{agent}"
                     if key not in state:
@@ -239,24 +262,21 @@ class Mirror:
 
     async def _flush(self) -> None:
         self._dirty.clear()
-        for _ in range(math.ceil(len(self._marks) / CHUNK)):
-            await self._write_marks()
-        await self._write_clocks()
-        while self._decisions:
-            await self._write_decisions()
+        most = max(len(self._marks), len(self._decisions), 1)
+        for _ in range(math.ceil(most / CHUNK)):
+            await self._write()
 
-    async def _write_marks(self) -> None:
+    async def _write(self) -> None:
+        """Write of what waits as much as goes in one message: an answer takes turns of the event loop to come, which
+        are long where much is taken in."""
         batch = self._writing = dict(islice(self._marks.items(), CHUNK))
         for agent in batch:
             del self._marks[agent]
-        simulations: dict[str, list[tuple[str, ...]]] = {}
-        for agent, (record, _) in batch.items():
-            simulation, _, name = agent.partition("/")
-            simulations.setdefault(simulation, []).append(_said(name, record))
+        clocks = {simulation: self._clocks.get(simulation) for simulation in self._ticked}
+        closed = frozenset(self._closed)
+        decisions, dropped = list(islice(self._decisions, CHUNK)), self.decisions_dropped
         try:
-            for simulation, said in simulations.items():
-                arguments = KEEP_SECONDS, json.dumps(CLOCK_KINDS), msgspec.json.encode(said)
-                await self._write_script(keys=[_utf8(prefix_of(simulation))], args=arguments)
+            await self._send(batch, clocks, closed, decisions)
         except BaseException:
             for agent, (record, since) in batch.items():
                 newer = self._marks.get(agent)
@@ -267,43 +287,66 @@ class Mirror:
         now = monotonic()
         self._lags.extend(now - since for _, since in batch.values() if since is not None)
         self.written += len(batch)
-
-    async def _write_clocks(self) -> None:
-        ticked, closed = frozenset(self._ticked), frozenset(self._closed)
-        if not ticked and not closed:
-            return
-        pipeline = self._client.pipeline(transaction=False)
-        for simulation in ticked & self._clocks.keys():
-            clock, now, pace = self._clocks[simulation]
-            key = _utf8(f"{prefix_of(simulation)}clock")
-            pipeline.hset(key, mapping={"clock": clock, "now": now, "pace": pace})
-            pipeline.expire(key, KEEP_SECONDS)
-        written = {simulation: self._clocks.get(simulation) for simulation in ticked}
-        await pipeline.execute()
-        self._ticked -= {
-            simulation for simulation in ticked if self._clocks.get(simulation) == written[simulation]
-        }
-        for simulation in closed:
-            await self._close_script(
-                keys=[_utf8(prefix_of(simulation))], args=[KEEP_SECONDS, json.dumps(CLOCK_KINDS)]
-            )
+        self._ticked -= {one for one, clock in clocks.items() if self._clocks.get(one) == clock}
         self._closed -= closed
-
-    async def _write_decisions(self) -> None:
-        batch, dropped = list(islice(self._decisions, CHUNK)), self.decisions_dropped
-        pipeline = self._client.pipeline(transaction=False)
-        for record in batch:
-            pipeline.xadd(DECISIONS_KEY, {"record": record}, maxlen=KEPT_DECISIONS, approximate=True)
-        await pipeline.execute()
-        for _ in range(len(batch) - (self.decisions_dropped - dropped)):
+        for _ in range(len(decisions) - (self.decisions_dropped - dropped)):
             self._decisions.popleft()
+
+    async def _send(
+        self,
+        marks: Mapping[str, _Mark],
+        clocks: Mapping[str, _Clock | None],
+        closed: Collection[str],
+        decisions: Sequence[str],
+    ) -> None:
+        ticked = {simulation for simulation, clock in clocks.items() if clock is not None}
+        said: dict[str, list[tuple[str, ...]]] = {simulation: [] for simulation in (*ticked, *closed)}
+        for agent, (record, _) in marks.items():
+            simulation, _, name = agent.partition("/")
+            said.setdefault(simulation, []).append(_said(name, record))
+        simulations = [
+            (_text(prefix_of(simulation)), agents, _fields(clocks.get(simulation)), simulation in closed)
+            for simulation, agents in said.items()
+        ]
+        if not self._cluster:
+            if simulations or decisions:
+                command = _command(simulations, decisions, self._presence)
+                self._there = bool(await _answer(self._client.eval(*command)))
+                self._looked = monotonic()
+            return
+        pipeline = self._client.pipeline()
+        for one in simulations:
+            pipeline.eval(*_command([one], ()))
+        if decisions:
+            pipeline.eval(*_command((), decisions))
+        await _answer(pipeline.execute())
+
+
+def _command(simulations: Sequence[_Simulation], decisions: Sequence[str], *asked: str) -> tuple[Any, ...]:
+    """Return the script and its arguments. Of the keys that it writes one is named."""
+    key = _utf8(simulations[0][0]) if simulations else DECISIONS_KEY
+    said = msgspec.json.encode((simulations, decisions))
+    return _WRITE, 1 + len(asked), key, *asked, KEEP_SECONDS, KEPT_DECISIONS, DECISIONS_KEY, _KINDS, said
+
+
+async def _answer(asked: Awaitable[_Answer]) -> _Answer:
+    """Await what Redis is asked. Raises `TimeoutError`, and the connection is gone with it."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        return await asked
+
+
+def _fields(clock: _Clock | None) -> tuple[str, ...]:
+    if clock is None:
+        return ()
+    kind, now, pace = clock
+    return "clock", kind, "now", repr(now), "pace", repr(pace)
 
 
 def _said(agent: str, record: DueRecord | None) -> tuple[str, ...]:
     """One agent's part of what the script is told; a due that is no number counts as none."""
     if record is None or math.isnan(record.due):
         return _text(agent), "", "", "", "", ""
-    items = json.dumps(list(record.items)) if record.items else "[]"
+    items = msgspec.json.encode(record.items).decode() if record.items else "[]"
     due, confidence = repr(record.due), repr(record.confidence)
     return _text(agent), record.clock, due, confidence, _text(record.basis), items
 

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 from random import Random
+from time import process_time
 from typing import Any
 
 import msgspec
 
 from bench.soak import drift, figures
+from bench.soak.cores import Cores
 from bench.soak.figures import MIB, Figures, checks
+from bench.soak.page import BEGIN, END, FIGURES, NOT_RUN, PAGE, renewed
 from bench.soak.plot import draw
+from bench.soak.result import Result, conditions, read, write
 from bench.soak.rig import BLOCK_TOKENS
 from bench.soak.samples import Sample
 from bench.soak.simulation import Simulation, tokens_of
@@ -123,6 +128,34 @@ def test_all_holds_of_a_quiet_run_and_each_fault_is_named(tmp_path: Path) -> Non
     assert _verdicts(samples, SAID, compared=0)["comparisons with the engines"] is False
     draw(samples, MIB, tmp_path / "soak.svg")
     assert "resident memory" in (tmp_path / "soak.svg").read_text()
+
+
+def test_a_run_is_kept_and_shown_with_its_conditions(tmp_path: Path) -> None:
+    samples = _rising(0, minutes=2)
+    found = figures.figures(samples, SAID, empty=MIB, drift=(), heard=9_000_000)
+    held = conditions(seed=3, load_before=0.25, cores_used={"daemon": 0.8, "engine0": 0.1}, waited=0.125)
+    checked = list(checks(samples, SAID, found, MIB, 5_100.0, compared=2))
+    write(tmp_path / "soak.json", Result(held, found, checked, SAID, [], figures.course(samples)))
+    page = renewed(f"head {BEGIN}of yore{END} tail", read(tmp_path / "soak.json"))
+    assert page.startswith("head ") and page.endswith(" tail") and "of yore" not in page
+    assert "seed 3" in page and "daemon 0.80, engine0 0.10" in page and "waited for a core 12.5%" in page
+    assert "| events per second | 5,000 | >= 4,998 | held |" in page
+    assert "| resident memory, MiB per hour |  | <= 20.6 | too short to say |" in page
+    assert NOT_RUN in renewed(page, None)
+
+
+def test_the_page_is_as_its_figures_are() -> None:
+    root = Path(__file__).parents[2]
+    page, kept = (root / PAGE).read_text(encoding="utf-8"), root / FIGURES
+    assert renewed(page, read(kept) if kept.exists() else None) == page, "run make results"
+
+
+def test_who_uses_a_core_and_who_waits_for_one_is_seen() -> None:
+    cores, until = Cores({"me": os.getpid()}), process_time() + 0.1
+    while process_time() < until:
+        pass
+    assert cores.used()["me"] > 0
+    assert 0 <= cores.waited("me") < 1.5
 
 
 def test_the_last_line_has_what_was_asked_for() -> None:

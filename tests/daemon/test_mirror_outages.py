@@ -65,17 +65,17 @@ def test_a_write_that_fails_is_done_again_with_what_is_newest(
     on_server: OnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(scene: Scene) -> None:
-        write = scene.mirror._write_script
+        send = scene.mirror._send
 
-        async def interrupted(**arguments: Any) -> None:
-            monkeypatch.setattr(scene.mirror, "_write_script", write)
+        async def interrupted(*written: Any) -> None:
+            monkeypatch.setattr(scene.mirror, "_send", send)
             scene.mark("s/a", record(3.0))
             raise ConnectionError("cut")
 
         scene.mark("s/a", record(1.0))
         scene.mark("gone/a", record(1.0))
         await scene.mirror.drained()
-        monkeypatch.setattr(scene.mirror, "_write_script", interrupted)
+        monkeypatch.setattr(scene.mirror, "_send", interrupted)
         scene.mark("s/a", record(2.0))
         scene.mark("gone/a", None)
         await scene.mirror.drained()
