@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,8 @@ def _estimating() -> Callable[[bytes], object]:
     blend = default_estimators()
 
     def read(payload: bytes) -> None:
-        for event in read_plain(payload) or ():
-            for agent in blend.observe(event, 0.0):
-                blend.renew(agent, 0.0, -1.0)
+        for kind, run in groupby(read_plain(payload) or (), type):
+            blend.renew(list(blend.listen(kind, list(run), 0.0)), 0.0, -1.0)
 
     return read
 

@@ -7,7 +7,6 @@ estimators are judged. `untold` hears nothing but calls.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -69,10 +68,11 @@ def play(workload: Workload, blend: Blend, *, untold: bool = False) -> Figures:
     whole = Quality(SAID, always=SAID, window=WHOLE_RUN)
 
     def renew(agents: Iterable[str], now: float) -> None:
-        for agent in agents:
-            estimate = blend.renew(agent, now, now - 1.0)
-            due = math.inf if estimate is None or estimate.due < now - 1.0 else estimate.due
-            whole.estimated(agent, (due, math.inf), (estimate, None), now)
+        named = list(agents)
+        held = [
+            None if one is None or one.due < now - 1.0 else one for one in blend.renew(named, now, now - 1.0)
+        ]
+        whole.estimated(named, [(0, held)], now)
 
     def say(events: Sequence[Event], now: float) -> None:
         for event in events:

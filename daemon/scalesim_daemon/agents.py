@@ -26,10 +26,11 @@ class Memory:
 
 
 class Agent(msgspec.Struct, gc=False):
-    """One agent, addressed as `<simulation>/<agent>`. `recency` grows with each invocation; 0 is never. `bound_by` are
-    the sources that have bound its memory."""
+    """One agent, addressed as `<simulation>/<agent>`, and its name in that. `recency` grows with each invocation; 0 is
+    never. `bound_by` are the sources that have bound its memory."""
 
     key: str
+    name: str
     in_flight: int = 0
     recency: int = 0
     invocations: int = 0

@@ -13,6 +13,7 @@ from scalesim_daemon.clock import StreamClock
 from scalesim_estimators import Estimate
 
 OVERDUE = "overdue"
+_SHARED = 1024
 
 
 def overdue_after(clock: StreamClock) -> float:
@@ -61,6 +62,23 @@ class Due(msgspec.Struct, frozen=True, gc=False):
         return f"{OVERDUE}: {self.why}" if self.overdue else self.why
 
 
+class Dues(dict[Estimate, Due]):
+    """What a source foresees on its clock, by what it estimates: many agents are due alike, and then it is the same
+    object, which is neither made nor compared for each."""
+
+    __slots__ = ("clock", "source")
+
+    def __init__(self, clock: StreamClock, source: str) -> None:
+        super().__init__()
+        self.clock, self.source = clock, source
+
+    def __missing__(self, estimate: Estimate) -> Due:
+        if len(self) == _SHARED:
+            self.clear()
+        due = self[estimate] = Due(*estimate, self.clock, self.source)
+        return due
+
+
 class DueRecord(NamedTuple):
     """What Redis shows of one agent: `due` is a value of its stream's clock, `items` name its memory."""
 
@@ -106,6 +124,21 @@ class DueBoard:
         else:
             del self._dues[agent]
         return True
+
+    def put_all(self, agents: Sequence[str], source: str, dues: Sequence[Due | None]) -> list[str]:
+        """Set what `source` estimates for some agents, in their order; return of whom it was anything else before."""
+        board, put = self._dues, self.put
+        changed = []
+        for agent, known, due in zip(agents, map(board.get, agents), dues, strict=True):
+            if known is due:
+                continue
+            if type(known) is Due and due is not None and known.source == source:
+                if known != due:
+                    board[agent] = due
+                    changed.append(agent)
+            elif put(agent, source, due):
+                changed.append(agent)
+        return changed
 
     def get(self, agent: str) -> Due | None:
         """Return the agent's nearest due, None where no invocation is foreseen."""

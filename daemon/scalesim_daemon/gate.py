@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from itertools import chain, groupby
 
 from msgspec import Struct
 
@@ -83,6 +84,15 @@ class Closed:
 
 
 Admitted = Opened | Said | Restated | Closed
+
+
+def joined(admitted: Iterable[Admitted]) -> Iterator[Admitted]:
+    """Yield what was admitted; what a stream says in several messages, one after the other, as if it were one."""
+    for (stream, says), items in groupby(admitted, lambda item: (item.stream, type(item) is Said)):
+        if says:
+            yield Said(stream, list(chain.from_iterable(item.events for item in items)))  # type: ignore
+        else:
+            yield from items
 
 
 class Verdict(Struct, frozen=True):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
+from msgspec import Struct
+
 from scalesim_client.events import (
+    EVENT_TYPES,
+    AgentEvent,
     AgentReleased,
     AgentWoken,
     Event,
@@ -21,10 +24,11 @@ from scalesim_client.events import (
     StepAdvanced,
 )
 from scalesim_daemon.agents import Agent, Changes, Memory
-from scalesim_daemon.board import Due, DueBoard, overdue_after
+from scalesim_daemon.board import DueBoard, overdue_after
 from scalesim_daemon.clock import StreamClock
-from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream
+from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream, joined
 from scalesim_daemon.prefixes import Prefixes, without_content
+from scalesim_daemon.voice import Voice
 from scalesim_estimators import Blend, Estimate, Foretold, Quality, default_estimators
 
 __all__ = ["SILENT_SECONDS", "Agent", "Changes", "Memory", "Population"]
@@ -33,35 +37,9 @@ __all__ = ["SILENT_SECONDS", "Agent", "Changes", "Memory", "Population"]
 _NOTED = frozenset(
     kind.type for kind in (InvocationStarted, InvocationFinished, AgentWoken, MemoryBound, MemoryUnbound)
 )
+_OF_AGENTS = frozenset(kind.type for kind in EVENT_TYPES.values() if issubclass(kind, AgentEvent))
 # Four times as long as a publisher waits before it says its state again.
 SILENT_SECONDS = 120.0
-
-
-@dataclass(slots=True)
-class _Voice:
-    """One stream's part: its clock, its estimators, and the agents that it has spoken of, by name, with their keys; of
-    these, those with requests `in_flight`. `itself` are the sources that it is: one. `tells_calls` once it has told
-    of one. Others are `foreseen` though it has said nothing of them but in a plan or a path. Of those that have
-    `changed` the dues are renewed before anybody looks, or the clock goes on."""
-
-    stream: Stream
-    clock: StreamClock
-    blend: Blend
-    itself: tuple[str, ...]
-    keys: dict[str, str] = field(default_factory=dict)
-    foreseen: dict[str, str] = field(default_factory=dict)
-    changed: dict[str, None] = field(default_factory=dict)
-    in_flight: Counter[str] = field(default_factory=Counter)
-    heard: float = 0.0
-    tells_calls: bool = False
-
-    def everybody(self) -> Iterator[tuple[str, str]]:
-        """Yield the names and keys of all that it has to do with."""
-        return chain(self.keys.items(), self.foreseen.items())
-
-    def knows(self, name: str, key: str) -> bool:
-        """Whether it has to do with an agent: another simulation's may have the same name."""
-        return key in (self.keys.get(name), self.foreseen.get(name))
 
 
 class Population:
@@ -71,7 +49,7 @@ class Population:
         self.agents: dict[str, Agent] = {}
         self.board = DueBoard()
         self.prefixes = Prefixes()
-        self._voices: dict[str, _Voice] = {}
+        self._voices: dict[str, Voice] = {}
         self._changes = Changes()
         self._recency = 0
         self._watches: list[set[str]] = []
@@ -132,7 +110,7 @@ class Population:
     def apply(self, admitted: Iterable[Admitted], wall: float) -> None:
         """Take in what the gate admitted. An agent's due is renewed once, whatever was said of it."""
         heard: set[str] = set()
-        for item in admitted:
+        for item in joined(admitted):
             stream = item.stream
             source = stream.source
             heard.add(source)
@@ -161,9 +139,9 @@ class Population:
                     self.agents[key].in_flight -= count
                 voice.in_flight.clear()
 
-    def _open(self, stream: Stream, earlier: Blend | None = None) -> _Voice:
+    def _open(self, stream: Stream, earlier: Blend | None = None) -> Voice:
         blend = Foretold(stream.clock) if stream.teller else default_estimators(stream.clock, earlier)
-        voice = _Voice(stream, StreamClock(stream.clock), blend, (stream.source,))
+        voice = Voice(stream, StreamClock(stream.clock), blend, (stream.source,))
         self._voices[stream.source] = voice
         return voice
 
@@ -194,7 +172,7 @@ class Population:
             self._disclaim(voice)
             self._retract(voice, keep=None)
 
-    def _retract(self, voice: _Voice, keep: _Voice | None) -> None:
+    def _retract(self, voice: Voice, keep: Voice | None) -> None:
         """Undo what a voice said and its successor `keep` no longer says."""
         if keep is None:
             self._compare_in_flight(voice.in_flight, Counter())
@@ -210,7 +188,7 @@ class Population:
                 self._unsay(voice, key)
             self._unbind_if_unsaid(key)
 
-    def _disclaim(self, voice: _Voice) -> None:
+    def _disclaim(self, voice: Voice) -> None:
         """What a voice has bound is its no longer; whether it stays bound is seen later."""
         for _, key in voice.everybody():
             if key in self.agents:
@@ -221,7 +199,7 @@ class Population:
         self._changes.started.extend((after - before).elements())
         self._changes.finished.extend((before - after).elements())
 
-    def _unsay(self, voice: _Voice, key: str) -> None:
+    def _unsay(self, voice: Voice, key: str) -> None:
         """The voice no longer speaks of the agent; when none does, it is gone."""
         self.board.put(key, voice.stream.source, None)
         self._changes.dues.add(key)
@@ -240,40 +218,50 @@ class Population:
 
     def _observe(
         self,
-        voice: _Voice,
+        voice: Voice,
         events: Iterable[Event],
         wall: float,
         *,
         said_at: float | None = None,
         restated: bool = False,
     ) -> None:
-        """Take events in, in order. Whose due they may change is noted: nobody looks between two of a message."""
+        """Take events in, in order, by runs of one type: what is the same for each is done once. Whose due they may
+        change is noted: nobody looks between two of a message."""
         now = voice.clock.now if said_at is None else min(said_at, voice.clock.now)
-        keys, changed = voice.keys, voice.changed
-        for event in events:
-            kind = event.type
-            name: str | None = getattr(event, "agent", None)
-            if name is None:
-                if kind == StepAdvanced.type:
+        runs: Iterator[tuple[type[Event], Iterator[Event]]] = groupby(events, type)
+        for kind, together in runs:
+            run = list(together)
+            if kind.type == StepAdvanced.type:
+                for event in run:
                     now = self._advance(voice, event, wall)
-                    continue
-            elif kind == AgentReleased.type:
-                self._release(voice, event, now)
-                continue
+            elif kind.type == AgentReleased.type:
+                for event in run:
+                    self._release(voice, event, now)
             else:
-                if name not in keys:
-                    self._meet(voice, name)
-                if kind in _NOTED:
-                    self._note(voice, event, keys[name], restated)
-                    if kind == InvocationStarted.type and not restated:
-                        # How good the estimates were is known now, and so perhaps that others are better.
-                        changed.update(
-                            dict.fromkeys(voice.blend.quality.invoked(name, now, voice.clock.step))
-                        )
-            for one in voice.blend.observe(event, now):
-                changed[one] = None
+                if kind.type in _OF_AGENTS:
+                    self._hear_of(voice, kind, run, now, restated)
+                voice.changed.update(dict.fromkeys(voice.blend.listen(kind, run, now)))
 
-    def _advance(self, voice: _Voice, event: Any, wall: float) -> float:
+    def _hear_of(
+        self, voice: Voice, kind: type[Event], run: Sequence[Any], now: float, restated: bool
+    ) -> None:
+        """Take in what a run of events says of agents, but for when they are due."""
+        known = voice.agents.get
+        agents = [known(event.agent) or self._meet(voice, event.agent) for event in run]
+        if issubclass(kind, Struct):
+            # Whoever keeps something by an agent's name keeps the same string.
+            for event, agent in zip(run, agents, strict=True):
+                event.agent = agent.name
+        if kind.type in _NOTED:
+            for event, agent in zip(run, agents, strict=True):
+                self._note(voice, event, agent, restated)
+        if kind.type == InvocationStarted.type and not restated:
+            # How good the estimates were is known now, and so perhaps that others are better.
+            invoked, step = voice.blend.quality.invoked, voice.clock.step
+            for agent in agents:
+                voice.changed.update(dict.fromkeys(invoked(agent.name, now, step)))
+
+    def _advance(self, voice: Voice, event: Any, wall: float) -> float:
         """Let the voice's clock go on; return what it shows."""
         self._renew(voice)
         clock = voice.clock
@@ -283,21 +271,24 @@ class Population:
         self._changes.clocks.add(voice.stream.source)
         return clock.now
 
-    def _meet(self, voice: _Voice, name: str) -> None:
-        """The voice speaks of an agent for the first time."""
+    def _meet(self, voice: Voice, name: str) -> Agent:
+        """The voice speaks of an agent for the first time. Return it."""
         key = voice.foreseen.pop(name, None) or f"{voice.stream.simulation}/{name}"
         agent = self.agents.get(key)
         if agent is None:
-            agent = self.agents[key] = Agent(key)
-        # All use one string as its key.
-        voice.keys[name] = agent.key
+            agent = self.agents[key] = Agent(key, sys.intern(name))
+        voice.agents[agent.name] = agent
+        return agent
 
-    def _key(self, voice: _Voice, name: str) -> str:
-        return voice.keys.get(name) or voice.foreseen.get(name) or f"{voice.stream.simulation}/{name}"
+    def _key(self, voice: Voice, name: str) -> str:
+        agent = voice.agents.get(name)
+        if agent is not None:
+            return agent.key
+        return voice.foreseen.get(name) or f"{voice.stream.simulation}/{name}"
 
-    def _note(self, voice: _Voice, event: Any, key: str, restated: bool) -> None:
+    def _note(self, voice: Voice, event: Any, agent: Agent, restated: bool) -> None:
         """Take in what an event says of an agent's calls and memory."""
-        agent = self.agents[key]
+        key = agent.key
         match event.type:
             case InvocationStarted.type:
                 voice.tells_calls = True
@@ -360,15 +351,14 @@ class Population:
                 self._remember(agent, without_content(agent.memory))
                 self._changes.bound.append(agent.key)
 
-    def _release(self, voice: _Voice, event: Any, now: float) -> None:
+    def _release(self, voice: Voice, event: Any, now: float) -> None:
         name = event.agent
         key = self._key(voice, name)
         memory = self.agents[key].memory if key in self.agents else None
         voice.changed.update(dict.fromkeys(voice.blend.observe(event, now)))
         voice.changed.pop(name, None)
         voice.blend.forget(name)
-        voice.keys.pop(name, None)
-        voice.foreseen.pop(name, None)
+        voice.forget(name)
         running = voice.in_flight.pop(key, 0)
         if running:
             self.agents[key].in_flight -= running
@@ -381,24 +371,21 @@ class Population:
         if lora is not None and key not in self.agents and lora not in self.loras:
             self._changes.unused_loras.append(lora)
 
-    def _renew(self, voice: _Voice) -> None:
+    def _renew(self, voice: Voice) -> None:
         """Put on the board what the voice's estimators say now of the agents that have changed."""
         if not voice.changed:
             return
         names = list(voice.changed)
         voice.changed.clear()
-        clock, source, renew, put = voice.clock, voice.stream.source, voice.blend.renew, self.board.put
-        now, keys, dues = clock.now, voice.keys, self._changes.dues
-        earliest = now - overdue_after(clock)
-        for name in names:
-            key = keys.get(name)
-            estimate = renew(name, now, earliest)
-            if key is None:
-                key = self._foresee(voice, name, estimate)
-            if put(key, source, None if estimate is None else Due(*estimate, clock, source)):
-                dues.add(key)
+        clock = voice.clock
+        estimates = voice.blend.renew(names, clock.now, clock.now - overdue_after(clock))
+        keys = [
+            self._foresee(voice, name, estimate) if agent is None else agent.key
+            for name, agent, estimate in zip(names, map(voice.agents.get, names), estimates, strict=True)
+        ]
+        self._changes.dues.update(self.board.put_all(keys, voice.stream.source, voice.dues(estimates)))
 
-    def _foresee(self, voice: _Voice, name: str, estimate: Estimate | None) -> str:
+    def _foresee(self, voice: Voice, name: str, estimate: Estimate | None) -> str:
         """Something has changed what is to be expected of an agent of which the voice doesn't speak, and maybe nobody
         does any more. Return its key."""
         key = self._key(voice, name)
@@ -409,7 +396,7 @@ class Population:
             voice.blend.forget(name)
         return key
 
-    def _rewind(self, voice: _Voice) -> None:
+    def _rewind(self, voice: Voice) -> None:
         """The clock went back: the simulation starts over, its dues are void; its memory is not."""
         voice.blend = default_estimators(voice.stream.clock)
         voice.clock = voice.clock.begun_anew()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from functools import reduce
 from operator import or_
-from sys import intern
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -25,7 +24,6 @@ from scalesim_client.events import (
     MAX_EVENTS_PER_MESSAGE,
     MAX_ID_BYTES,
     MAX_MESSAGE_BYTES,
-    AgentEvent,
     Event,
     MemoryBound,
     StateSnapshot,
@@ -104,10 +102,6 @@ def read_plain(payload: bytes) -> list[Event] | None:
         events = (_read_json if payload[:1] == b"[" else _read_msgpack)(payload)[1]
     except (ValueError, RecursionError):
         return None
-    for event in events:
-        if type(event) in _OF_AGENTS:
-            # Whoever keeps something by an agent's name keeps the same string.
-            event.agent = intern(event.agent)
     return events
 
 
@@ -149,7 +143,6 @@ def _narrow(kind: Any, least: float = 0.0) -> Any:
 
 
 _PLAIN = {kind: _plain(kind) for kind in EVENT_TYPES.values() if kind not in _NEVER_PLAIN}
-_OF_AGENTS = frozenset(plain for kind, plain in _PLAIN.items() if issubclass(kind, AgentEvent))
 _TS: Any = Annotated[float, Meta(ge=-_MAX, le=_MAX)]
 _EVENT: Any = reduce(or_, _PLAIN.values())
 _MESSAGE: Any = tuple[_TS, Annotated[list[_EVENT], Meta(max_length=MAX_EVENTS_PER_MESSAGE)]]

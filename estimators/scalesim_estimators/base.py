@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from itertools import chain, repeat
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from scalesim_client.events import EVENT_TYPES, Event
 
 Handlers = dict[type[Event], Callable[[Any, float], Collection[str]]]
 """Per type of event, what an estimator does with it: called with the event and its clock value."""
+Listener = Callable[[Sequence[Any], float], Collection[str]]
+"""Takes in a run of events of one type at one clock value, and names the agents whose estimate may be another now."""
 
 
 class Estimate(NamedTuple):
@@ -51,12 +55,26 @@ class ByType:
     __slots__ = ("_handlers",)
     _handlers: Handlers
 
-    def handler(self, kind: type[Event]) -> Callable[[Any, float], Collection[str]] | None:
+    def listener(self, kind: type[Event]) -> Listener | None:
         """Return what takes in events of a type, None where they tell nothing. A reader of the wire may have classes of
         its own: what they are called on the wire says what they are."""
-        return self._handlers.get(EVENT_TYPES[kind.type])
+        handler = self._handlers.get(EVENT_TYPES[kind.type])
+        return None if handler is None else one_by_one(handler)
 
     def observe(self, event: Event, now: float) -> Collection[str]:
         """Take in one event at clock value `now`; return the agents whose estimate it may have changed."""
-        handler = self.handler(type(event))
-        return () if handler is None else handler(event, now)
+        listener = self.listener(type(event))
+        return () if listener is None else listener((event,), now)
+
+
+def one_by_one(handler: Callable[[Any, float], Collection[str]]) -> Listener:
+    """Return the listener that hands each event to a handler, in order."""
+    return partial(_hand_over, handler)
+
+
+def _hand_over(
+    handler: Callable[[Any, float], Collection[str]], events: Sequence[Any], now: float
+) -> Collection[str]:
+    if len(events) == 1:
+        return handler(events[0], now)
+    return dict.fromkeys(chain.from_iterable(map(handler, events, repeat(now))))

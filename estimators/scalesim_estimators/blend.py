@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 from scalesim_client.events import Event
-from scalesim_estimators.base import ByType, Estimate, Estimator
+from scalesim_estimators.base import ByType, Estimate, Estimator, Listener, one_by_one
 from scalesim_estimators.calendar import day_of
 from scalesim_estimators.declared import DeclaredEstimator
 from scalesim_estimators.history import HistoryEstimator
-from scalesim_estimators.nearest import nearest
+from scalesim_estimators.notes import Said
 from scalesim_estimators.quality import BLEND, Quality
-from scalesim_estimators.single import WokenEstimator
+from scalesim_estimators.single import SingleDue, WokenEstimator
 
-_Estimate = Callable[[str, float], Estimate | None]
-_Observe = Callable[[Any, float], Collection[str]]
+_Estimates = Callable[[Sequence[str], float], list[Estimate | None]]
 
 
 class Blend:
@@ -65,7 +65,7 @@ class Blend:
         self._note = self.quality.estimated
         self._floor = (-math.inf, -math.inf)
         """Whatever was asked for last, and from when on that is: most ask for the same."""
-        self._hearing: dict[type[Event], Sequence[tuple[int, _Observe]]] = {}
+        self._hearing: dict[type[Event], Sequence[tuple[int, Listener]]] = {}
         """Per type of event, who takes it in: places among the estimators."""
         self._silent = {place for place, e in enumerate(first) if isinstance(e, ByType)}
         """Those who have never named an agent: they have nothing to say of any."""
@@ -80,40 +80,47 @@ class Blend:
 
     def observe(self, event: Event, now: float) -> Collection[str]:
         """Show the event to every estimator; return the agents that any of them names, each once."""
-        hearing = self._hearing.get(type(event))
+        return dict.fromkeys(self.listen(type(event), (event,), now))
+
+    def listen(self, kind: type[Event], events: Sequence[Event], now: float) -> Collection[str]:
+        """Show a run of events of one type to every estimator: this comes to the same as one after the other. Return
+        the agents that any of them names."""
+        hearing = self._hearing.get(kind)
         if hearing is None:
-            hearing = self._hearing[type(event)] = self._hearers(type(event))
+            hearing = self._hearing[kind] = self._hearers(kind)
         changed: Collection[str] = ()
-        for place, observe in hearing:
-            named = observe(event, now)
+        for place, listen in hearing:
+            named = listen(events, now)
             if named:
                 if place in self._silent:
                     self._silent.remove(place)
                     self._ask_speakers()
-                changed = dict.fromkeys((*changed, *named)) if changed else named
+                changed = (*changed, *named) if changed else named
         return changed
 
     def ask(self, agent: str, earliest: float = -math.inf) -> list[Estimate | None]:
         """Return what each estimator says, admitted or not, in their order: its nearest estimate with
         `due >= earliest`, None where it has none."""
-        return self._ask(agent, earliest)[0]
+        said = {place: one for place, (one,) in self._said_of((agent,), earliest)}
+        return [said.get(place) for place in range(len(self._estimators))]
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the estimate that holds, of those with `due >= earliest`, or None where there is none."""
-        estimates, dues, speakers = self._ask(agent, earliest)
-        return self._choose(estimates, dues, speakers)
+        return self._chosen((agent,), self._said_of((agent,), earliest))[0]
 
-    def renew(self, agent: str, now: float, earliest: float = -math.inf) -> Estimate | None:
-        """Return the estimate that holds from clock value `now` on, and note for the score what each estimator
-        says: for the agents that `observe`, `lapsed` or the score has named.
+    def renew(self, agents: Sequence[str], now: float, earliest: float = -math.inf) -> list[Estimate | None]:
+        """Return of each agent the estimate that holds from clock value `now` on, and note for the score what each
+        estimator says: for the agents that `observe`, `lapsed` or the score has named.
 
         What is before `earliest` gives way to what comes next; where nothing does, it is returned as it is, and
         counts as nothing in the score.
         """
-        estimates, dues, speakers = self._ask(agent, earliest)
-        self._note(agent, dues, estimates, now)
-        chosen = self._choose(estimates, dues, speakers)
-        return self.estimate(agent) if chosen is None else chosen
+        said = self._said_of(agents, earliest)
+        self._note(agents, said, now)
+        chosen = self._chosen(agents, said)
+        if all(chosen) or earliest == -math.inf:
+            return chosen
+        return [one or self.estimate(agent) for agent, one in zip(agents, chosen, strict=True)]
 
     def lapsed(self, earliest: float) -> list[str]:
         """Return the agents of which an estimate that was noted lies before `earliest`, each once."""
@@ -124,53 +131,79 @@ class Blend:
         self.history.forget(agent)
         self.quality.forget(agent)
 
-    def _hearers(self, kind: type[Event]) -> Sequence[tuple[int, _Observe]]:
-        found = [e.handler(kind) if isinstance(e, ByType) else e.observe for e in self._estimators]
-        return [(place, observe) for place, observe in enumerate(found) if observe is not None]
+    def _hearers(self, kind: type[Event]) -> Sequence[tuple[int, Listener]]:
+        found = [
+            e.listener(kind) if isinstance(e, ByType) else one_by_one(e.observe) for e in self._estimators
+        ]
+        return [(place, listen) for place, listen in enumerate(found) if listen is not None]
 
     def _ask_speakers(self) -> None:
         """Have those asked from now on who may have something to say."""
         speakers = [(place, e) for place, e in enumerate(self._estimators) if place not in self._silent]
-        self._asked: Sequence[tuple[int, _Estimate]] = [(place, e.estimate) for place, e in speakers]
+        self._asked: Sequence[tuple[int, _Estimates]] = [
+            (place, e.estimates if isinstance(e, SingleDue) else partial(_asked_one_by_one, e))
+            for place, e in speakers
+        ]
         declared = [e.not_before for _, e in speakers if isinstance(e, DeclaredEstimator)]
         self._not_before = declared[0] if declared else None
 
-    def _ask(
-        self, agent: str, earliest: float
-    ) -> tuple[list[Estimate | None], tuple[float, ...], Sequence[int]]:
-        """Return what each estimator says, the dues of that, infinity for None, and the places of those who speak."""
-        bound = None if self._not_before is None else self._not_before(agent)
-        if bound is not None and bound >= earliest:
-            earliest = -math.inf
-        elif self._whole:
-            if earliest != self._floor[0]:
-                self._floor = earliest, _just_after_the_step_before(earliest)
-            earliest = self._floor[1]
-        number = len(self._estimators)
-        estimates: list[Estimate | None] = [None] * number
-        dues, speakers = [math.inf] * number, []
-        for place, estimate_of in self._asked:
-            estimate = estimate_of(agent, earliest)
-            if estimate is None:
-                continue
-            if bound is not None:
-                estimate = _raised(estimate, bound)
-            due = estimate.due
-            if self._whole and due % 1 > 0:
-                due = float(math.ceil(due))
-                estimate = estimate._replace(due=due)
-            estimates[place], dues[place] = estimate, due
-            speakers.append(place)
-        return estimates, tuple(dues), speakers
+    def _said_of(self, agents: Sequence[str], earliest: float) -> list[Said]:
+        """Return what each estimator says of these agents that has something to say of any."""
+        floor = self._floor_of(earliest)
+        said = [(place, self._settled(estimates(agents, floor))) for place, estimates in self._asked]
+        if self._not_before is not None:
+            for number, agent in enumerate(agents):
+                bound = self._not_before(agent)
+                if bound is not None:
+                    self._raise(said, number, agent, bound, earliest)
+        return said
 
-    def _choose(
-        self, estimates: Sequence[Estimate | None], dues: Sequence[float], speakers: Sequence[int]
-    ) -> Estimate | None:
-        if len(speakers) == 1:
-            place = speakers[0]
-            return estimates[place] if self.quality.admitted[place] else None
-        whose = nearest(dues, self.quality.admitted).whose
-        return None if whose < 0 else estimates[whose]
+    def _raise(self, said: Sequence[Said], number: int, agent: str, bound: float, earliest: float) -> None:
+        """An agent doesn't call before a clock value: what is said of it is raised to that."""
+        floor = -math.inf if bound >= earliest else self._floor_of(earliest)
+        for (_, told), (_, estimates) in zip(said, self._asked, strict=True):
+            told[number : number + 1] = self._settled(
+                [None if one is None else _raised(one, bound) for one in estimates((agent,), floor)]
+            )
+
+    def _settled(self, said: list[Estimate | None]) -> list[Estimate | None]:
+        """Return the estimates as values that the clock can show."""
+        if not self._whole:
+            return said
+        return [
+            one._replace(due=float(math.ceil(one.due))) if one is not None and one.due % 1 > 0 else one
+            for one in said
+        ]
+
+    def _floor_of(self, earliest: float) -> float:
+        """Return from when on an estimate counts as one that isn't before `earliest`."""
+        if not self._whole:
+            return earliest
+        if earliest != self._floor[0]:
+            self._floor = earliest, _just_after_the_step_before(earliest)
+        return self._floor[1]
+
+    def _chosen(self, agents: Sequence[str], said: Sequence[Said]) -> list[Estimate | None]:
+        """Return the estimate that holds of each agent, by the rule of `nearest`."""
+        chosen: list[Estimate | None] | None = None
+        learned = len(self._estimators) - 1
+        for place, told in said:
+            if not self.quality.admitted[place]:
+                continue
+            if chosen is None:
+                chosen = told
+            elif place == learned:
+                chosen = [one or other for one, other in zip(chosen, told, strict=True)]
+            else:
+                chosen = [
+                    other if one is None or (other is not None and other.due < one.due) else one
+                    for one, other in zip(chosen, told, strict=True)
+                ]
+        return [None] * len(agents) if chosen is None else chosen
+
+
+def _asked_one_by_one(estimator: Estimator, agents: Sequence[str], earliest: float) -> list[Estimate | None]:
+    return [estimator.estimate(agent, earliest) for agent in agents]
 
 
 def _just_after_the_step_before(earliest: float) -> float:

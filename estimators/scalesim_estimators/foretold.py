@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from scalesim_client.events import ClockKind, Event
 from scalesim_estimators.base import Estimate
@@ -48,13 +48,13 @@ class Foretold(Blend):
         else:
             self._told[agent] = estimate
 
-    def observe(self, event: Event, now: float) -> Collection[str]:
+    def listen(self, kind: type[Event], events: Sequence[Event], now: float) -> Collection[str]:
         """Learn nothing: what follows from an event is told, too."""
         return ()
 
-    def renew(self, agent: str, now: float, earliest: float = -math.inf) -> Estimate | None:
-        """Return the agent's estimate."""
-        return self._told.get(agent)
+    def renew(self, agents: Sequence[str], now: float, earliest: float = -math.inf) -> list[Estimate | None]:
+        """Return the agents' estimates."""
+        return list(map(self._told.get, agents))
 
     def lapsed(self, earliest: float = -math.inf) -> list[str]:
         """Return nobody: what has lapsed is told anew."""

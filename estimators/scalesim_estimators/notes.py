@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -15,9 +15,12 @@ from scalesim_estimators.roster import Roster
 _CHANGES_KEPT = 8
 _STALE = 64
 # What was said of so many at one clock value takes 3 MB.
-_SAID_KEPT = 8192
+_SAID_KEPT = 16384
 _SURE = 250
 """A confidence is kept as so many parts of 1."""
+
+Said = tuple[int, list[Estimate | None]]
+"""What one estimator says of some agents, in their order: its place among the estimators, and its estimates."""
 
 
 class Row(NamedTuple):
@@ -78,25 +81,24 @@ class Notes:
         self.oldest = math.inf
         """Nobody will ask for what was held before that."""
         self._now = -math.inf
-        self._said: dict[str, tuple[tuple[float, ...], Sequence[Estimate | None]]] = {}
-        """Per agent what was said at clock value `now`."""
+        self._said: dict[int, dict[str, Estimate | None]] = {}
+        """Per place of an estimator what it said at clock value `now`, by agent. The first has all of whom any did."""
 
-    def note(
-        self,
-        agent: str,
-        dues: tuple[float, ...],
-        estimates: Sequence[Estimate | None],
-        now: float,
-    ) -> None:
-        """Note what is said of an agent from `now` on."""
-        if now != self._now or len(self._said) == _SAID_KEPT:
+    def note(self, agents: Sequence[str], said: Sequence[Said], now: float) -> None:
+        """Note what is said of some agents from `now` on: nothing by those of whom nothing is `said`."""
+        if now != self._now or len(next(iter(self._said.values()), ())) >= _SAID_KEPT:
             self._settle()
             self._now = now
-        self._said[agent] = dues, estimates
+        kept = self._said
+        for place, estimates in said:
+            kept.setdefault(place, {}).update(zip(agents, estimates, strict=True))
+        for place in (kept.keys() or {0}) - {place for place, _ in said}:
+            kept.setdefault(place, {}).update(dict.fromkeys(agents))
 
     def forget(self, agent: str) -> None:
         """Drop what was said of an agent that leaves."""
-        self._said.pop(agent, None)
+        for said in self._said.values():
+            said.pop(agent, None)
 
     def held(self, agent: str, before: float = math.inf) -> list[Row]:
         """Return what is noted of an agent, the newest first; what was said from `before` on may be missing."""
@@ -129,10 +131,13 @@ class Notes:
         if not self._said:
             return
         said, self._said = self._said, {}
-        self._hear(zip(*[dues for dues, _ in said.values()], strict=True))
+        agents = list(next(iter(said.values())))
+        columns = [(place, list(map(told.get, agents))) for place, told in said.items()]
+        self._hear(columns)
         now, find, soonest_of = self._now, self._agents.find, self._soonest
         newest, before, since_of, watch = self._newest, self._before, self._newest.since, self._passing.put
-        for agent, (dues, estimates) in said.items():
+        for agent, estimates in zip(agents, self._rows(len(agents), columns), strict=True):
+            dues = [math.inf if one is None else one.due for one in estimates]
             soonest, number = min(dues), find(agent)
             if number is None:
                 if soonest == math.inf:
@@ -156,10 +161,16 @@ class Notes:
         if len(self._passing) > 2 * len(self._agents) + _STALE:
             self._passing.refill((number, due) for number, due in enumerate(soonest_of) if due < math.inf)
 
-    def _hear(self, said: Iterable[Sequence[float]]) -> None:
-        """Give those columns who speak for the first time, of what each has `said`."""
-        for place, dues in enumerate(said):
-            if place not in self._places and min(dues) < math.inf:
+    def _rows(self, number: int, columns: Sequence[Said]) -> Iterator[tuple[Estimate | None, ...]]:
+        """Return of so many agents what all estimators say."""
+        said = dict(columns)
+        silence: Sequence[None] = [None] * number
+        return zip(*(said.get(place, silence) for place in range(self._estimators)), strict=True)
+
+    def _hear(self, said: Sequence[Said]) -> None:
+        """Give those columns who speak for the first time."""
+        for place, estimates in said:
+            if place not in self._places and any(estimates):
                 self._places.append(place)
                 for rows in (self._newest, self._before):
                     rows.widen(place, self._agents)

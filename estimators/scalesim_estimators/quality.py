@@ -93,8 +93,7 @@ class Quality:
         self._agents = Roster() if agents is None else agents
         self._notes = Notes(self._agents, len(names), day)
         self.estimated = self._notes.note
-        """Note what each estimator says of an agent: its name, their dues, infinity for none, their estimates, and the
-        clock value from which on they say so."""
+        """Note what estimators say of agents: their names, what is said of them, and the clock value from which on."""
         self.admitted = [True] * (len(names) - 1) + [False]
         self._always = [name in always for name in names]
         self._scores = [Score(window) for _ in (*names, BLEND)]

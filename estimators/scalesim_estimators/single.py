@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from scalesim_client.events import (
@@ -12,9 +12,10 @@ from scalesim_client.events import (
     AgentIdled,
     AgentReleased,
     AgentWoken,
+    Event,
     InvocationStarted,
 )
-from scalesim_estimators.base import ByType, Estimate
+from scalesim_estimators.base import ByType, Estimate, Listener
 
 _SHARED = 1024
 
@@ -42,14 +43,20 @@ class SingleDue(ByType):
         estimate = self._dues.get(agent)
         return None if estimate is None or estimate.due < earliest else estimate
 
-    def _set(self, agent: str, due: float) -> Collection[str]:
-        estimate = self._shared.get(due)
-        if estimate is None:
-            if len(self._shared) == _SHARED:
-                self._shared.clear()
-            estimate = self._shared[due] = Estimate(due, self.confidence, self.basis)
-        self._dues[agent] = estimate
-        return (agent,)
+    def estimates(self, agents: Sequence[str], earliest: float) -> list[Estimate | None]:
+        """Return what `estimate` does, of each agent."""
+        known = map(self._dues.get, agents)
+        return [None if one is None or one.due < earliest else one for one in known]
+
+    def _set(self, agents: Sequence[str], dues: Sequence[float]) -> Collection[str]:
+        shared = self._shared
+        if len(shared) > _SHARED:
+            shared.clear()
+        for due in dues:
+            if due not in shared:
+                shared[due] = Estimate(due, self.confidence, self.basis)
+        self._dues.update(zip(agents, map(shared.__getitem__, dues), strict=True))
+        return agents
 
     def _drop(self, event: AgentEvent, now: float) -> Collection[str]:
         return () if self._dues.pop(event.agent, None) is None else (event.agent,)
@@ -63,12 +70,13 @@ class ActivityEstimator(SingleDue):
     basis = "activity ends"
     __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._handlers[ActivityStarted] = self._start
+    def listener(self, kind: type[Event]) -> Listener | None:
+        """Return what takes in events of a type: that activities start is said of many agents at once."""
+        return self._start if kind.type == ActivityStarted.type else super().listener(kind)
 
-    def _start(self, event: ActivityStarted, now: float) -> Collection[str]:
-        return self._set(event.agent, now + (event.for_ or 0.0) if event.until is None else event.until)
+    def _start(self, events: Sequence[ActivityStarted], now: float) -> Collection[str]:
+        dues = [now + (event.for_ or 0.0) if event.until is None else event.until for event in events]
+        return self._set([event.agent for event in events], dues)
 
 
 class WokenEstimator(SingleDue):
@@ -81,4 +89,4 @@ class WokenEstimator(SingleDue):
 
     def __init__(self) -> None:
         super().__init__()
-        self._handlers[AgentWoken] = lambda event, now: self._set(event.agent, now)
+        self._handlers[AgentWoken] = lambda event, now: self._set((event.agent,), (now,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import msgpack
@@ -16,12 +17,15 @@ from scalesim_client.events import (
     MAX_EVENTS_PER_MESSAGE,
     MAX_MESSAGE_BYTES,
     ActivityStarted,
+    AgentActivated,
     AgentIdled,
+    AgentMoved,
     AgentReleased,
     AgentWoken,
     Event,
     InvocationFinished,
     InvocationStarted,
+    PathDeclared,
     PlanDeclared,
     StepAdvanced,
     StreamOpened,
@@ -39,6 +43,7 @@ WOKEN = AgentWoken(agent="a").to_wire()
 ACTS = {"type": "agent.activity_started", "agent": "a"}
 STREAM = Stream("s", "s", 1, "step")
 agents = st.sampled_from("abc")
+places = st.integers(0, 4).map(float)
 forms = pytest.mark.parametrize("json", [False, True], ids=["msgpack", "json"])
 
 
@@ -151,9 +156,15 @@ def test_plain_is_what_it_would_be_one_by_one(raws: list[dict[str, Any]], json: 
 
 
 def test_who_keeps_an_agents_name_keeps_the_same_string() -> None:
-    one, other = (read_plain(encode(0.0, [AgentWoken(agent="Zoë")])) for _ in range(2))
-    assert one is not None and other is not None
-    assert one[0].agent is other[0].agent  # type: ignore[attr-defined]
+    population = Population()
+    population.apply([Opened(STREAM)], 0.0)
+    said = [AgentWoken(agent="Zoë"), ActivityStarted(agent="Zoë", for_=2.0), InvocationStarted(agent="Zoë")]
+    heard = [read_plain(encode(0.0, [event])) for event in said]
+    for events in heard:
+        assert events is not None
+        population.apply([Said(STREAM, events)], 0.0)
+    name = population.agents["s/Zoë"].name
+    assert all(events[0].agent is name for events in heard)  # type: ignore
 
 
 def test_dues_and_calls_are_those_of_the_same_maps() -> None:
@@ -179,26 +190,59 @@ def test_dues_and_calls_are_those_of_the_same_maps() -> None:
     assert plain[1].take_changes() == by_map[1].take_changes()
 
 
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.one_of(
-            st.builds(AgentWoken, agent=agents),
-            st.builds(AgentIdled, agent=agents),
-            st.builds(AgentReleased, agent=agents),
-            st.builds(ActivityStarted, agent=agents, for_=st.integers(0, 6).map(float)),
-            st.builds(PlanDeclared, agents=st.lists(agents, unique=True)),
-            st.builds(StepAdvanced, now=st.integers(0, 20).map(float)),
-            st.builds(InvocationFinished, agent=agents),
-        ),
-        max_size=20,
-    )
+words = st.one_of(
+    st.builds(AgentWoken, agent=agents),
+    st.builds(AgentIdled, agent=agents),
+    st.builds(AgentReleased, agent=agents),
+    st.builds(AgentMoved, agent=agents, xy=st.tuples(places, places), destination=st.tuples(places, places)),
+    st.builds(ActivityStarted, agent=agents, for_=st.integers(0, 6).map(float)),
+    st.builds(PathDeclared, nodes=st.lists(agents, unique=True, min_size=2)),
+    st.builds(AgentActivated, agent=agents),
+    st.builds(PlanDeclared, agents=st.lists(agents, unique=True), not_before=st.none() | st.just(9.0)),
+    st.builds(StepAdvanced, now=st.integers(0, 20).map(float)),
+    st.builds(InvocationStarted, agent=agents),
+    st.builds(InvocationFinished, agent=agents),
 )
-def test_a_message_of_many_events_comes_to_the_same_as_many_messages(log: list[Event]) -> None:
-    at_once, one_by_one = Population(), Population()
-    at_once.apply([Opened(STREAM), Said(STREAM, log)], 0.0)
-    one_by_one.apply([Opened(STREAM)], 0.0)
-    for event in log:
-        one_by_one.apply([Said(STREAM, [event])], 0.0)
-    assert dues(at_once) == dues(one_by_one)
-    assert at_once.agents == one_by_one.agents
+
+
+def known_of(population: Population) -> Any:
+    """What a population has come to: dues, agents, and which estimators are admitted."""
+    return dues(population), population.agents, population.qualities()["s"].admitted
+
+
+def taken_in(log: Sequence[Event], per_message: int, at_once: int) -> Population:
+    """Let a stream be heard in messages of so many events, and so many messages be applied at once."""
+    population = Population()
+    population.apply([Opened(STREAM)], 0.0)
+    said = []
+    for at in range(0, len(log), per_message):
+        plain = read_plain(encode(0.0, log[at : at + per_message]))
+        assert plain is not None
+        said.append(Said(STREAM, plain))
+    for at in range(0, len(said), at_once):
+        population.apply(said[at : at + at_once], 0.0)
+    return population
+
+
+@settings(deadline=None)
+@given(st.lists(words, max_size=30), st.integers(1, 30), st.integers(1, 9))
+def test_however_many_events_come_at_once_they_come_to_the_same(
+    log: list[Event], per_message: int, at_once: int
+) -> None:
+    assert known_of(taken_in(log, per_message, at_once)) == known_of(taken_in(log, 1, 1))
+
+
+def test_a_long_stream_comes_to_the_same_in_messages_of_one_and_of_a_hundred() -> None:
+    """Long enough for verdicts on estimators, and for what is learned of calls."""
+    rng, log = Random(7), list[Event]()
+    for step in range(60):
+        log.append(StepAdvanced(now=float(step)))
+        for agent in rng.sample(range(30), 12):
+            name = f"agent{agent}"
+            log += [InvocationStarted(agent=name), InvocationFinished(agent=name)]
+            if rng.random() < 0.7:
+                log.append(ActivityStarted(agent=name, for_=float(rng.randint(1, 9))))
+        log += [AgentWoken(agent=f"agent{rng.randrange(30)}") for _ in range(rng.randrange(3))]
+    by_one, by_hundred = taken_in(log, 1, 1), taken_in(log, 100, 1)
+    assert known_of(by_hundred) == known_of(by_one)
+    assert by_one.qualities()["s"].blend_figures().pairs > 1000

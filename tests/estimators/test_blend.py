@@ -95,12 +95,12 @@ def test_what_has_lapsed_is_named_once_and_renewed_with_what_comes_next() -> Non
     blend.observe(PlanDeclared(agents=["a", "b"], at=5.0), 0.0)
     blend.observe(ActivityStarted(agent="a", until=9.0), 0.0)
     for agent in "ab":
-        assert blend.renew(agent, 0.0) == Estimate(5.0, 1.0, "declared step")
+        assert blend.renew([agent], 0.0) == [Estimate(5.0, 1.0, "declared step")]
     assert blend.lapsed(5.0) == []
     assert blend.lapsed(6.0) == ["a", "b"]
     assert blend.lapsed(6.0) == []
-    assert blend.renew("a", 7.0, earliest=6.0) == Estimate(9.0, 0.9, "activity ends")
-    assert blend.renew("b", 7.0, earliest=6.0) == Estimate(5.0, 1.0, "declared step"), "overdue"
+    assert blend.renew(["a"], 7.0, earliest=6.0) == [Estimate(9.0, 0.9, "activity ends")]
+    assert blend.renew(["b"], 7.0, earliest=6.0) == [Estimate(5.0, 1.0, "declared step")], "overdue"
     blend.forget("a")
     assert blend.lapsed(100.0) == []
 
@@ -111,7 +111,7 @@ def test_no_more_is_watched_for_its_lapse_than_there_are_agents() -> None:
         for agent in blend.observe(
             ActivityStarted(agent=f"agent {number % 3}", until=1e6 + number), float(number)
         ):
-            blend.renew(agent, float(number))
+            blend.renew([agent], float(number))
         assert len(blend.quality._notes._passing) <= 2 * 3 + 64
     assert blend.lapsed(2e6) == ["agent 1", "agent 2", "agent 0"]
 

@@ -32,8 +32,7 @@ def told(words: list[Said], kept: int) -> list[tuple[float, ...]]:
         for agent, first, second, later in words:
             now += later
             estimates = [None if due is None else Estimate(due, 0.5, "") for due in (first, second)]
-            dues = (math.inf if first is None else first, math.inf if second is None else second)
-            noted.note(agent, dues, estimates, now)
+            noted.note((agent,), [(place, [one]) for place, one in enumerate(estimates)], now)
             for one, clock in product("abc", (now, now - 1, now - 2)):
                 held.append(held_before(noted.held(one, now), clock).dues)
     return held
@@ -47,7 +46,7 @@ def test_what_was_held_is_the_same_however_many_words_wait_to_be_packed(words: l
 def test_of_what_is_said_at_one_clock_value_the_last_word_holds() -> None:
     noted = Notes(Roster(), 1, 1.0)
     for due in (7.0, 8.0, 9.0):
-        noted.note("a", (due,), [Estimate(due, 1.0, "")], 3.0)
+        noted.note(("a",), [(0, [Estimate(due, 1.0, "")])], 3.0)
     assert [(row.since, row.dues) for row in noted.held("a")] == [(3.0, (9.0,)), (-math.inf, (math.inf,))]
     assert noted.lapsed(9.5) == ["a"]
 
@@ -55,6 +54,6 @@ def test_of_what_is_said_at_one_clock_value_the_last_word_holds() -> None:
 def test_who_has_left_is_not_noted() -> None:
     agents = Roster()
     noted = Notes(agents, 1, 1.0)
-    noted.note("a", (7.0,), [Estimate(7.0, 1.0, "")], 3.0)
+    noted.note(("a",), [(0, [Estimate(7.0, 1.0, "")])], 3.0)
     noted.forget("a")
     assert noted.lapsed(8.0) == [] and len(agents) == 0

@@ -21,7 +21,7 @@ def say(quality: Quality, agent: str, now: float, *dues: float | None, confidenc
     """Let the estimators say these dues, in order; those left out say nothing."""
     padded = [*dues, *[None] * (len(quality.names) - len(dues))]
     estimates = [None if due is None else Estimate(due, confidence, "said") for due in padded]
-    quality.estimated(agent, tuple(math.inf if due is None else due for due in padded), estimates, now)
+    quality.estimated((agent,), [(place, [one]) for place, one in enumerate(estimates)], now)
 
 
 def blend(quality: Quality) -> Figures:

@@ -9,7 +9,8 @@ from typing import Any, cast
 from scalesim_client.events import AgentReleased, AgentWoken, Event, InvocationFinished, InvocationStarted
 from scalesim_daemon.fleet.words import Bound, Head, Told, Word, content_of, hash_of, memory_of, plain
 from scalesim_daemon.gate import Closed, Stream
-from scalesim_daemon.population import Agent, Memory, Population, _Voice
+from scalesim_daemon.population import Agent, Memory, Population
+from scalesim_daemon.voice import Voice
 from scalesim_estimators import Blend, Estimate, Foretold
 
 _NOBODY = ("", Bound())
@@ -119,7 +120,7 @@ class SharedPopulation(Population):
         told = super().sources(simulation)
         return {source: tells for source, tells in told.items() if source not in passing}
 
-    def _open(self, stream: Stream, earlier: Blend | None = None) -> _Voice:
+    def _open(self, stream: Stream, earlier: Blend | None = None) -> Voice:
         if not stream.teller:
             self._own.setdefault(stream.simulation, {})[stream.source] = None
         return super()._open(stream, earlier)
@@ -137,15 +138,15 @@ class SharedPopulation(Population):
                 del self._own[voice.stream.simulation]
         super()._close(source)
 
-    def _note(self, voice: _Voice, event: Any, key: str, restated: bool) -> None:
+    def _note(self, voice: Voice, event: Any, agent: Agent, restated: bool) -> None:
         if not voice.stream.teller and not restated:
             if event.type == InvocationStarted.type:
-                self.calls[voice.stream.source, key] += 1
+                self.calls[voice.stream.source, agent.key] += 1
             elif event.type == AgentWoken.type:
-                self.woken[voice.stream.source, key] = None
-        super()._note(voice, event, key, restated)
+                self.woken[voice.stream.source, agent.key] = None
+        super()._note(voice, event, agent, restated)
 
-    def _unsay(self, voice: _Voice, key: str) -> None:
+    def _unsay(self, voice: Voice, key: str) -> None:
         super()._unsay(voice, key)
         if key not in self.agents:
             self._forget_hash(key)
@@ -175,9 +176,7 @@ class SharedPopulation(Population):
             if told is None:
                 self._let_go(voice, name, key, wall)
                 continue
-            if name not in voice.keys:
-                self._meet(voice, name)
-            agent = self.agents[key]
+            agent = voice.agents.get(name) or self._meet(voice, name)
             due = None if told.due is None else Estimate(told.due, told.confidence, told.basis)
             blend.tell(name, due)
             self._remember_told(voice, agent, told.memory)
@@ -225,7 +224,7 @@ class SharedPopulation(Population):
             del self.lacking[key]
             self._let(self._voices[source], self.agents[key], memory)
 
-    def _remember_told(self, voice: _Voice, agent: Agent, bound: Bound | None) -> None:
+    def _remember_told(self, voice: Voice, agent: Agent, bound: Bound | None) -> None:
         known = self._bound.get(agent.key)
         if bound is None:
             if known is not None and known[0] == voice.stream.source:
@@ -236,7 +235,7 @@ class SharedPopulation(Population):
             self._bound[agent.key] = voice.stream.source, bound
             self._hold(voice, agent, bound)
 
-    def _hold(self, voice: _Voice, agent: Agent, bound: Bound) -> None:
+    def _hold(self, voice: Voice, agent: Agent, bound: Bound) -> None:
         """Let the agent's memory be known here if it is needed here, else not."""
         if not self.here(agent.key):
             self.lacking.pop(agent.key, None)
@@ -257,11 +256,11 @@ class SharedPopulation(Population):
         memory = agent.memory
         return memory is not None and self._bound_here(agent.key) == bound
 
-    def _let(self, voice: _Voice, agent: Agent, memory: Memory) -> None:
+    def _let(self, voice: Voice, agent: Agent, memory: Memory) -> None:
         agent.claim(voice.itself)
         self._bind(agent, memory, restated=True)
 
-    def _let_go(self, voice: _Voice, name: str, key: str, wall: float) -> None:
+    def _let_go(self, voice: Voice, name: str, key: str, wall: float) -> None:
         if self._bound.get(key, _NOBODY)[0] == voice.stream.source:
             self._drop(key)
         if voice.knows(name, key):
