@@ -7,6 +7,7 @@ estimators are judged. `untold` hears nothing but calls.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from scalesim_client.events import Event, InvocationStarted
 from scalesim_estimators import Blend, Figures, HistoryEstimator, Quality, default_estimators
 
 WHOLE_RUN = 1_000_000
+EVERYBODY = 1_000_000
 SAID = ("blend", "nothing")
 
 
@@ -78,6 +80,8 @@ def play(workload: Workload, blend: Blend, *, untold: bool = False) -> Figures:
         for event in events:
             if not untold or isinstance(event, InvocationStarted):
                 renew(blend.observe(event, now), now)
+        while blend.behind(-math.inf):
+            renew(blend.go_on(-math.inf, EVERYBODY), now)
 
     say(workload.opening, 0.0)
     for step in workload.steps():
@@ -86,7 +90,8 @@ def play(workload: Workload, blend: Blend, *, untold: bool = False) -> Figures:
         say(step.before, now)
         for call in step.calls:
             whole.invoked(call.agent, now, 1.0)
-            renew(blend.quality.invoked(call.agent, now, 1.0), now)
+            blend.quality.invoked(call.agent, now, 1.0)
+            renew(blend.quality.differing(), now)
             say([InvocationStarted(agent=call.agent)], now)
         say(step.after, now)
     return whole.figures()[Blend.name]

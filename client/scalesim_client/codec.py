@@ -28,6 +28,8 @@ from scalesim_client.events import (
 MAX_ARRAY_ITEMS = 2**20
 MAX_MAP_ITEMS = 2**10
 MAX_JSON_OPENINGS = 2**18
+MAX_MSGPACK_OPENINGS = 2**20
+"""Arrays and maps, that are dear to make. The edges of the longest path that fits into a message are fewer."""
 MAX_SEQ = 2**64 - 1
 _SEQ_BYTES = 8
 _NUMBERS = (int, float)
@@ -205,9 +207,24 @@ def _decode_msgpack(payload: bytes) -> Any:
             max_map_len=MAX_MAP_ITEMS,
             max_bin_len=0,
             max_ext_len=0,
+            **(_counting() if len(payload) > MAX_MSGPACK_OPENINGS else {}),
         )
     except (ValueError, MemoryError) as error:
         raise ValueError(f"malformed msgpack: {error or type(error).__name__}") from error
+
+
+def _counting() -> dict[str, Any]:
+    """Return hooks for a decoder that end it, with a `ValueError`, where there are too many arrays and maps."""
+    left = MAX_MSGPACK_OPENINGS
+
+    def count(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"a message holds at most {MAX_MSGPACK_OPENINGS} arrays and maps in msgpack")
+        return value
+
+    return {"list_hook": count, "object_hook": count}
 
 
 def _plain(value: Any) -> Any:

@@ -191,6 +191,8 @@ class Sidecar:
         self.counts["cycles"] += 1
         self.population.give_up_silent(self.ticked_at)
         self.population.apply(self.gate.tick(self.ticked_at), self.ticked_at)
+        if self.population.behind:
+            self.wake()
         changes = self.population.take_changes()
         views = {name: driver.view for name, driver in self.drivers.items()}
         self.homes.settle(views, self.population, changes, self.ticked_at, self._model_of)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import Any
 
 from msgspec import Struct
@@ -40,6 +40,8 @@ _NOTED = frozenset(
 _OF_AGENTS = frozenset(kind.type for kind in EVENT_TYPES.values() if issubclass(kind, AgentEvent))
 # Four times as long as a publisher waits before it says its state again.
 SILENT_SECONDS = 120.0
+RENEWED_AT_ONCE = 1000
+"""Dues that a turn renews of agents that nothing was said of: about 10 us each, and urgent calls wait meanwhile."""
 
 
 class Population:
@@ -53,6 +55,9 @@ class Population:
         self._changes = Changes()
         self._recency = 0
         self._watches: list[set[str]] = []
+        self._behind: dict[str, None] = {}
+        """Sources of which dues are still to be renewed."""
+        self._room = 0
         self.loras: dict[str, dict[str, None]] = {}
         """Per LoRA the agents that have bound it."""
 
@@ -96,24 +101,37 @@ class Population:
         """Return how well each source's estimates foretell its invocations."""
         return {source: voice.blend.quality for source, voice in self._voices.items()}
 
-    def foreseen_by(self, source: str) -> dict[str, float]:
-        """Return the names of the agents of which a source expects an invocation, each with its due."""
+    def foreseen_by(self, source: str) -> Iterator[tuple[str, float]]:
+        """Yield the names of the agents of which a source expects an invocation, each with its due, whatever changes
+        meanwhile."""
         voice = self._voices.get(source)
-        everybody = () if voice is None else voice.everybody()
-        dues = ((name, self.board.told_by(source, key)) for name, key in everybody)
-        return {name: due.at for name, due in dues if due is not None}
+        for name, key in [] if voice is None else list(voice.everybody()):
+            due = self.board.told_by(source, key)
+            if due is not None:
+                yield name, due.at
 
     def in_flight(self) -> int:
         """Return how many announced invocations are being served now."""
         return sum(voice.in_flight.total() for voice in self._voices.values())
 
+    @property
+    def behind(self) -> bool:
+        """Whether dues are still to be renewed: another `apply` goes on with that."""
+        return bool(self._behind)
+
     def apply(self, admitted: Iterable[Admitted], wall: float) -> None:
-        """Take in what the gate admitted. An agent's due is renewed once, whatever was said of it."""
-        heard: set[str] = set()
+        """Take in what the gate admitted. An agent's due is renewed once, whatever was said of it.
+
+        Of the agents that this changes though nothing was said of them, as by another's move, a plan, a path, a verdict
+        on an estimator or a snapshot, and of those whose due has lapsed, 1,000 are renewed at once, and the others in
+        as many by the calls that follow, those first that have waited longest.
+        """
+        heard: dict[str, None] = {}
+        self._room = RENEWED_AT_ONCE
         for item in joined(admitted):
             stream = item.stream
             source = stream.source
-            heard.add(source)
+            heard[source] = None
             match item:
                 case Said():
                     self._observe(self._voices.get(source) or self._open(stream), item.events, wall)
@@ -126,9 +144,13 @@ class Population:
                     self._close(source)
                     if all(voice.stream.simulation != stream.simulation for voice in self._voices.values()):
                         self._changes.closed.append(stream.simulation)
-        for voice in filter(None, map(self._voices.get, heard)):
-            voice.heard = wall
-            self._renew(voice)
+        for source in heard:
+            if source in self._voices:
+                self._voices[source].heard = wall
+                self._behind.setdefault(source)
+        for place, source in enumerate(list(self._behind)):
+            if self._room or source in heard:
+                self._go_on(self._voices[source], first=place == 0)
 
     def give_up_silent(self, wall: float) -> None:
         """Take the requests of sources that have been silent for long as ended: what would tell their end was lost."""
@@ -162,12 +184,14 @@ class Population:
             self._changes.clocks.add(stream.source)
         for event, said_at in events:
             self._observe(voice, (event,), wall, said_at=said_at, restated=True)
+        voice.later, voice.changed = {**voice.changed, **voice.later}, {}
         self._compare_in_flight(old.in_flight if old else Counter(), voice.in_flight)
         if old is not None:
             self._retract(old, keep=voice)
 
     def _close(self, source: str) -> None:
         voice = self._voices.pop(source, None)
+        self._behind.pop(source, None)
         if voice is not None:
             self._disclaim(voice)
             self._retract(voice, keep=None)
@@ -182,7 +206,7 @@ class Population:
                 self.agents[key].in_flight -= count
         for name, key in voice.everybody():
             if keep is not None and keep.knows(name, key):
-                keep.changed[name] = None
+                keep.later[name] = None
             else:
                 voice.blend.forget(name)
                 self._unsay(voice, key)
@@ -238,14 +262,14 @@ class Population:
                 for event in run:
                     self._release(voice, event, now)
             else:
-                if kind.type in _OF_AGENTS:
-                    self._hear_of(voice, kind, run, now, restated)
-                voice.changed.update(dict.fromkeys(voice.blend.listen(kind, run, now)))
+                names = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else ()
+                for one in voice.blend.listen(kind, run, now):
+                    (voice.changed if one in names else voice.later)[one] = None
 
     def _hear_of(
         self, voice: Voice, kind: type[Event], run: Sequence[Any], now: float, restated: bool
-    ) -> None:
-        """Take in what a run of events says of agents, but for when they are due."""
+    ) -> Collection[str]:
+        """Take in what a run of events says of agents, but for when they are due. Return their names."""
         known = voice.agents.get
         agents = [known(event.agent) or self._meet(voice, event.agent) for event in run]
         if issubclass(kind, Struct):
@@ -259,7 +283,8 @@ class Population:
             # How good the estimates were is known now, and so perhaps that others are better.
             invoked, step = voice.blend.quality.invoked, voice.clock.step
             for agent in agents:
-                voice.changed.update(dict.fromkeys(invoked(agent.name, now, step)))
+                invoked(agent.name, now, step)
+        return {agent.name for agent in agents}
 
     def _advance(self, voice: Voice, event: Any, wall: float) -> float:
         """Let the voice's clock go on; return what it shows."""
@@ -267,7 +292,9 @@ class Population:
         clock = voice.clock
         if not clock.advance(event.now, wall):
             self._rewind(voice)
-        voice.changed.update(dict.fromkeys(voice.blend.lapsed(clock.now - overdue_after(clock))))
+        voice.later.update(
+            dict.fromkeys(voice.blend.lapsed(clock.now - overdue_after(clock), RENEWED_AT_ONCE))
+        )
         self._changes.clocks.add(voice.stream.source)
         return clock.now
 
@@ -355,8 +382,9 @@ class Population:
         name = event.agent
         key = self._key(voice, name)
         memory = self.agents[key].memory if key in self.agents else None
-        voice.changed.update(dict.fromkeys(voice.blend.observe(event, now)))
+        voice.later.update(dict.fromkeys(voice.blend.observe(event, now)))
         voice.changed.pop(name, None)
+        voice.later.pop(name, None)
         voice.blend.forget(name)
         voice.forget(name)
         running = voice.in_flight.pop(key, 0)
@@ -373,10 +401,16 @@ class Population:
 
     def _renew(self, voice: Voice) -> None:
         """Put on the board what the voice's estimators say now of the agents that have changed."""
-        if not voice.changed:
-            return
-        names = list(voice.changed)
+        names, later = list(voice.changed), voice.later
         voice.changed.clear()
+        if later:
+            for name in names:
+                later.pop(name, None)
+            waited = list(islice(later, self._room))
+            self._room -= len(waited)
+            for name in waited:
+                del later[name]
+            names += waited
         clock = voice.clock
         estimates = voice.blend.renew(names, clock.now, clock.now - overdue_after(clock))
         keys = [
@@ -384,6 +418,17 @@ class Population:
             for name, agent, estimate in zip(names, map(voice.agents.get, names), estimates, strict=True)
         ]
         self._changes.dues.update(self.board.put_all(keys, voice.stream.source, voice.dues(estimates)))
+
+    def _go_on(self, voice: Voice, *, first: bool) -> None:
+        """Renew what is to be renewed at once, and as many others as there is room for. Only the estimators of who is
+        `first` work at what they have left to do: who is behind then has its next turn after all others."""
+        earliest, source = voice.clock.now - overdue_after(voice.clock), voice.stream.source
+        if first and len(voice.later) < self._room and voice.blend.behind(earliest):
+            voice.later.update(dict.fromkeys(voice.blend.go_on(earliest, self._room)))
+        self._renew(voice)
+        del self._behind[source]
+        if voice.later or voice.blend.behind(earliest):
+            self._behind[source] = None
 
     def _foresee(self, voice: Voice, name: str, estimate: Estimate | None) -> str:
         """Something has changed what is to be expected of an agent of which the voice doesn't speak, and maybe nobody
@@ -401,6 +446,7 @@ class Population:
         voice.blend = default_estimators(voice.stream.clock)
         voice.clock = voice.clock.begun_anew()
         voice.changed.clear()
+        voice.later.clear()
         for _, key in voice.everybody():
             self.board.put(key, voice.stream.source, None)
             self._changes.dues.add(key)

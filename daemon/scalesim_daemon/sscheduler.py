@@ -21,7 +21,6 @@ from scalesim_client.events import check_id
 LARGEST = 2**52
 """Steps and distances up to here add up exactly in a float."""
 MOST_AGENTS = 100_000
-"""An update in which all of them change holds the daemon's loop meanwhile."""
 NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?")
 PLACEHOLDER = "{agent_id}"
 _SHOWN = 80

@@ -1,8 +1,12 @@
-"""The door of the paper's own front end: a full snapshot of distances each step, through the gate like all events."""
+"""The door of the paper's own front end: a full snapshot of distances each step, through the gate like all events.
+
+One update is taken after the other; of a large one, others have their turn between some hundred agents.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -14,12 +18,11 @@ from scalesim_daemon.door import read_body
 from scalesim_daemon.feed import Sampler
 from scalesim_daemon.gate import Stream
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.paging import in_turns
 from scalesim_daemon.sscheduler import BadUpdate, Update, lora_of, read_update
 from scalesim_daemon.wire import Refused
 
 SOURCE = "sscheduler"
-CHUNK = 500
-"""Events per message: a message of that many is within the feed's limits, whatever its agents are called."""
 
 LONGEST_NAME = (MAX_ID_BYTES - len(f"{SOURCE}/")) // 4
 """Characters of a simulation's name: each may take four bytes of its source's."""
@@ -29,7 +32,7 @@ Simulation = Annotated[str, Query(pattern="^[^/]+$", max_length=LONGEST_NAME)]
 
 def add_update(api: FastAPI, sidecar: Sidecar) -> None:
     """Give the API the route that takes updates."""
-    sampler = Sampler()
+    sampler, taking = Sampler(), asyncio.Lock()
     default = sidecar.settings.sscheduler.simulation
 
     @api.post("/v1/update", tags=["events"], openapi_extra=_BODY, responses={413: {"model": Problem}})
@@ -37,8 +40,9 @@ def add_update(api: FastAPI, sidecar: Sidecar) -> None:
         """Take a step's distances as the paper's SScheduler posts them: agents that are left out are far."""
         body = await read_body(request.stream())
         try:
-            update = read_update(body)
-            _admit(sidecar, simulation, update)
+            update = await asyncio.to_thread(read_update, body)
+            async with taking:
+                await _admit(sidecar, simulation, update)
         except BadUpdate as error:
             sidecar.gate.counts["malformed"] += 1
             sampler.refused(SOURCE, [Refused("update", str(error))])
@@ -47,10 +51,10 @@ def add_update(api: FastAPI, sidecar: Sidecar) -> None:
         return Updated(step=update.step, agents=len(update.distances))
 
 
-def _admit(sidecar: Sidecar, simulation: str, update: Update) -> None:
+async def _admit(sidecar: Sidecar, simulation: str, update: Update) -> None:
     """Let the gate have the update, whole; raises `BadUpdate` before any of it."""
     source = f"{SOURCE}/{simulation}"
-    bound = list(_bound(sidecar, simulation, update))
+    bound = [event async for batch in in_turns(_bound(sidecar, simulation, update)) for event in batch]
     advanced = {"type": "step.advanced", "now": update.step}
     stream, _ = sidecar.gate.streams().get(source, (None, False))
     ours = stream is not None and (stream.simulation, stream.clock) == (simulation, "step")
@@ -61,9 +65,10 @@ def _admit(sidecar: Sidecar, simulation: str, update: Update) -> None:
         refusal = sidecar.admit(source, None, [opened, advanced]).error
         if refusal is not None:
             raise BadUpdate((), refusal)
-    events = [*bound, *_changes(sidecar, source, update)]
-    for start in range(0, len(events), CHUNK):
-        sidecar.admit(source, None, events[start : start + CHUNK])
+    async for batch in in_turns(bound):
+        sidecar.admit(source, None, batch)
+    async for batch in _changes(sidecar, source, update):
+        sidecar.admit(source, None, batch)
 
 
 def _bound(sidecar: Sidecar, simulation: str, update: Update) -> Iterator[dict[str, Any]]:
@@ -75,16 +80,20 @@ def _bound(sidecar: Sidecar, simulation: str, update: Update) -> Iterator[dict[s
             yield {"type": "memory.bound", "agent": agent, **lora_of(template, agent)}
 
 
-def _changes(sidecar: Sidecar, source: str, update: Update) -> Iterator[dict[str, Any]]:
+async def _changes(sidecar: Sidecar, source: str, update: Update) -> AsyncIterator[list[dict[str, Any]]]:
     """Say which agents are due at another step than was known, and which no longer are. Who has come nearer by what the
     clock advanced is due when it was."""
-    foreseen = sidecar.population.foreseen_by(source)
-    for agent in foreseen.keys() - update.distances.keys():
-        yield {"type": "agent.idled", "agent": agent}
-    for agent, distance in update.distances.items():
-        due = update.step + distance
-        if foreseen.get(agent) != due:
-            yield {"type": "agent.activity_started", "agent": agent, "until": due}
+    foreseen: dict[str, float] = {}
+    async for told in in_turns(sidecar.population.foreseen_by(source)):
+        foreseen.update(told)
+        gone = [agent for agent, _ in told if agent not in update.distances]
+        if gone:
+            yield [{"type": "agent.idled", "agent": agent} for agent in gone]
+    async for near in in_turns(update.distances.items()):
+        dues = ((agent, update.step + distance) for agent, distance in near)
+        moved = [(agent, due) for agent, due in dues if foreseen.get(agent) != due]
+        if moved:
+            yield [{"type": "agent.activity_started", "agent": agent, "until": due} for agent, due in moved]
 
 
 def _opened(stream: Stream) -> dict[str, Any]:

@@ -19,7 +19,8 @@ class Voice:
     """One stream's part: its clock, its estimators, and the agents that it has spoken of, by name; of these, the keys
     of those with requests `in_flight`. `itself` are the sources that it is: one. `tells_calls` once it has told
     of one. Others are `foreseen` though it has said nothing of them but in a plan or a path. Of those that have
-    `changed` the dues are renewed before anybody looks, or the clock goes on."""
+    `changed` the dues are renewed before anybody looks, or the clock goes on. Those that something has changed that
+    wasn't said of them are renewed `later`, in turns."""
 
     stream: Stream
     clock: StreamClock
@@ -28,6 +29,7 @@ class Voice:
     agents: dict[str, Agent] = field(default_factory=dict)
     foreseen: dict[str, str] = field(default_factory=dict)
     changed: dict[str, None] = field(default_factory=dict)
+    later: dict[str, None] = field(default_factory=dict)
     in_flight: Counter[str] = field(default_factory=Counter)
     heard: float = 0.0
     tells_calls: bool = False

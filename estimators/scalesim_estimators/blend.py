@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import ClassVar
@@ -12,7 +13,9 @@ from scalesim_estimators.base import ByType, Estimate, Estimator, Listener, one_
 from scalesim_estimators.calendar import day_of
 from scalesim_estimators.declared import DeclaredEstimator
 from scalesim_estimators.history import HistoryEstimator
+from scalesim_estimators.interaction import InteractionEstimator
 from scalesim_estimators.notes import Said
+from scalesim_estimators.path import PathEstimator
 from scalesim_estimators.quality import BLEND, Quality
 from scalesim_estimators.single import SingleDue, WokenEstimator
 
@@ -37,6 +40,7 @@ class Blend:
         "_estimators",
         "_floor",
         "_hearing",
+        "_in_turns",
         "_not_before",
         "_note",
         "_silent",
@@ -56,6 +60,9 @@ class Blend:
         if len(set(names)) < len(names):
             raise ValueError("two estimators have the same name")
         self.history = history
+        self._in_turns = [
+            (place, e) for place, e in enumerate(first) if isinstance(e, InteractionEstimator | PathEstimator)
+        ]
         self._whole = history.clock == "step"
         self.quality = quality or Quality(
             names, history.agents, always=(WokenEstimator.name,), day=day_of(history.clock)
@@ -92,9 +99,7 @@ class Blend:
         for place, listen in hearing:
             named = listen(events, now)
             if named:
-                if place in self._silent:
-                    self._silent.remove(place)
-                    self._ask_speakers()
+                self._speaks(place)
                 changed = (*changed, *named) if changed else named
         return changed
 
@@ -122,9 +127,25 @@ class Blend:
             return chosen
         return [one or self.estimate(agent) for agent, one in zip(agents, chosen, strict=True)]
 
-    def lapsed(self, earliest: float) -> list[str]:
-        """Return the agents of which an estimate that was noted lies before `earliest`, each once."""
-        return self.quality.lapsed(earliest)
+    def lapsed(self, earliest: float, most: int = sys.maxsize) -> list[str]:
+        """Return up to `most` agents of which an estimate that was noted lies before `earliest`, each once."""
+        return self.quality.lapsed(earliest, most)
+
+    def behind(self, earliest: float) -> bool:
+        """Whether `go_on` may have agents to name."""
+        return self.quality.behind(earliest) or any(e.behind for _, e in self._in_turns)
+
+    def go_on(self, earliest: float, most: int) -> Collection[str]:
+        """Return agents whose estimate has changed with no event of their own, each once: up to `most` of which an
+        estimate lies before `earliest`, some that another's move or activation has reached, and of those that a
+        verdict concerns such as are among the next `most`."""
+        changed = dict.fromkeys((*self.lapsed(earliest, most), *self.quality.differing(most)))
+        for place, estimator in self._in_turns:
+            named = estimator.go_on()
+            if named:
+                self._speaks(place)
+                changed.update(dict.fromkeys(named))
+        return changed
 
     def forget(self, agent: str) -> None:
         """Drop what is kept of an agent of which nothing is told any more."""
@@ -136,6 +157,11 @@ class Blend:
             e.listener(kind) if isinstance(e, ByType) else one_by_one(e.observe) for e in self._estimators
         ]
         return [(place, listen) for place, listen in enumerate(found) if listen is not None]
+
+    def _speaks(self, place: int) -> None:
+        if place in self._silent:
+            self._silent.remove(place)
+            self._ask_speakers()
 
     def _ask_speakers(self) -> None:
         """Have those asked from now on who may have something to say."""

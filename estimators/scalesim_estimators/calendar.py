@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
@@ -58,27 +59,45 @@ class Calendar(Generic[T]):
         for item, due in items:
             self.put(item, due)
 
-    def passed(self, before: float) -> list[T]:
-        """Take out the items whose due lies before that, and return them in the order of these, each once."""
-        while self._coming and self._coming[0] * self._day < before:
-            self._open(heappop(self._coming))
+    def passed(self, before: float, most: int = sys.maxsize) -> list[T]:
+        """Take out the items whose due lies before that, and return them in the order of these, each once. No more than
+        `most` are put in order, and so many returned: while there `may_have_passed` any, ask again."""
+        room = most
+        while room and self._coming and self._coming[0] * self._day < before:
+            room -= self._open(self._coming[0], room)
         passed: dict[T, None] = {}
-        while self._near and self._near[0][0] < before:
+        while self._near and self._near[0][0] < before and len(passed) < most:
             due, item = heappop(self._near)
             self._size -= 1
             if self._due_of(item) == due:
                 passed[item] = None
         return list(passed)
 
+    def may_have_passed(self, before: float) -> bool:
+        """Whether there are items whose due may lie before that."""
+        near = bool(self._near) and self._near[0][0] < before
+        return near or (bool(self._coming) and self._coming[0] * self._day < before)
+
     def __len__(self) -> int:
         """Return how many items lie here, those that no longer count among them."""
         return self._size
 
-    def _open(self, day: int) -> None:
-        self._until = (day + 1) * self._day
-        items = self._days.pop(day)
-        dues = [(self._due_of(item), item) for item in items]
-        here = [(due, item) for due, item in dues if due < self._until]
-        self._size -= len(items) - len(here)
-        self._near += here
-        heapify(self._near)
+    def _open(self, day: int, most: int) -> int:
+        """Put no more than so many items of a day in order; return how many."""
+        items = self._days[day]
+        opened = items[-most:]
+        del items[-most:]
+        ends = (day + 1) * self._day
+        here = [(due, item) for item in opened if (due := self._due_of(item)) < ends]
+        self._size -= len(opened) - len(here)
+        if len(here) < len(self._near) // 8:
+            for one in here:
+                heappush(self._near, one)
+        else:
+            self._near += here
+            heapify(self._near)
+        if not items:
+            del self._days[day]
+            heappop(self._coming)
+            self._until = ends
+        return len(opened)

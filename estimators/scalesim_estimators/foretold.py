@@ -25,9 +25,9 @@ class ToldQuality(Quality):
         """Return what was told."""
         return self.told
 
-    def invoked(self, agent: str, now: float, step: float) -> Collection[str]:
+    def invoked(self, agent: str, now: float, step: float) -> bool:
         """Score nothing: who made the estimates does."""
-        return ()
+        return False
 
 
 class Foretold(Blend):
@@ -56,7 +56,7 @@ class Foretold(Blend):
         """Return the agents' estimates."""
         return list(map(self._told.get, agents))
 
-    def lapsed(self, earliest: float = -math.inf) -> list[str]:
+    def lapsed(self, earliest: float = -math.inf, most: int = 0) -> list[str]:
         """Return nobody: what has lapsed is told anew."""
         return []
 

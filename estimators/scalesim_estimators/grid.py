@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from math import floor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _MAX_CELLS = 1024
+_MAX_LOOKS = 8192
 _FIRST_FIT = 16
 _SMALLEST_CELL = 1e-6
 
@@ -45,7 +47,7 @@ class StripGrid:
 
     def insert(self, agent: str, strip: Strip) -> None:
         """Put an agent's strip in the place of its earlier one."""
-        self._uncover(agent)
+        self.remove(agent)
         self._strips[agent] = strip
         self._cover(agent, strip)
         self._insertions_left -= 1
@@ -57,16 +59,30 @@ class StripGrid:
         if self._strips.pop(agent, None) is not None:
             self._uncover(agent)
 
-    def near(self, agent: str) -> dict[str, None]:
-        """Return the other agents whose strips may touch the agent's; calls decide the order."""
-        if agent in self._wide:
-            found = dict.fromkeys(self._strips)
-        else:
-            found = dict(self._wide)
-            for cell in self._covers[agent]:
-                found.update(self._cells[cell])
+    def near(self, agent: str, most: int) -> Sequence[str]:
+        """Return up to `most` other agents whose strips may touch the agent's; calls decide the order. Where there are
+        more, those come that are near where its strip begins, and of these who was inserted last; they are looked for
+        in so many cells as hold 8,192 strips."""
+        groups: list[dict[str, Any]] = [self._strips]
+        if agent not in self._wide:
+            groups = [*map(self._cells.__getitem__, self._covers[agent]), self._wide]
+            if sum(map(len, groups)) > most:
+                groups = [*map(self._cells.__getitem__, self._from_begin(agent)), self._wide]
+        found: dict[str, None] = {}
+        looks = 0
+        for group in groups:
+            found.update(dict.fromkeys(islice(reversed(group), most + 1)))
+            looks += min(len(group), most + 1)
+            if len(found) > most or looks > _MAX_LOOKS:
+                break
         found.pop(agent, None)
-        return found
+        return list(islice(found, most))
+
+    def _from_begin(self, agent: str) -> list[tuple[int, int]]:
+        x, y = self._strips[agent].x / self._cell, self._strips[agent].y / self._cell
+        return sorted(
+            self._covers[agent], key=lambda cell: (cell[0] + 0.5 - x) ** 2 + (cell[1] + 0.5 - y) ** 2
+        )
 
     def _cover(self, agent: str, strip: Strip) -> None:
         cells = list(_cells_of(strip, self._cell))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import ClassVar
 
 from scalesim_client.events import AgentIdled, AgentMoved, AgentReleased, InvocationStarted
@@ -14,6 +16,11 @@ from scalesim_estimators.roster import Roster
 
 _FARTHEST = 1e9
 """Space units from the origin beyond which a position takes no part: rounding would exceed the grid's."""
+
+MOST_NEIGHBOURS = 64
+"""With so many an agent that moves is compared."""
+PAIRS_PER_EVENT = 8
+PAIRS_PER_TURN = 500
 
 
 class InteractionEstimator(ByType):
@@ -34,11 +41,24 @@ class InteractionEstimator(ByType):
     once, not for ever.
 
     One event costs its neighbourhood: a grid over the ways gives the agents to compare with, never all of
-    them.
+    them, and no more than 64: where there are more, those near where the agent is, of these the ones that moved
+    last. Nobody meets more than 128. An event compares no more than 8 pairs; the others are compared in the order in
+    which agents moved, with the next events and by `go_on`. Until then what was foreseen holds.
     """
 
     name: ClassVar[str] = "interaction"
-    __slots__ = ("_agents", "_best", "_cooldown", "_grid", "_idle", "_meetings", "_motions")
+    __slots__ = (
+        "_agents",
+        "_best",
+        "_cooldown",
+        "_grid",
+        "_idle",
+        "_meetings",
+        "_motions",
+        "_moved",
+        "_queue",
+        "_work",
+    )
 
     def __init__(self, cooldown: float = 0.0, agents: Roster | None = None) -> None:
         self._agents = Roster() if agents is None else agents
@@ -50,6 +70,12 @@ class InteractionEstimator(ByType):
         self._best: dict[str, tuple[float, str]] = {}
         """Per agent its nearest meeting that counts, and with whom."""
         self._idle: set[str] = set()
+        self._moved: dict[str, tuple[float, Sequence[str]]] = {}
+        """Who is still to be compared with its neighbours: when it moved last, and who they were then."""
+        self._queue: deque[str] = deque()
+        """The same, who has waited longest first."""
+        self._work: Iterator[str | None] | None = None
+        """The comparison that was begun, a step a pair: each yields the agent whose estimate it has changed, if any."""
         self._handlers = {
             AgentMoved: self._go,
             InvocationStarted: self._invoke,
@@ -63,6 +89,24 @@ class InteractionEstimator(ByType):
         if best is not None and best[0] < earliest:
             best = self._nearest(agent, earliest)
         return None if best is None else Estimate(best[0], 0.6, f"interaction with {best[1]}")
+
+    @property
+    def behind(self) -> bool:
+        """Whether `go_on` has anything to do."""
+        return self._work is not None or bool(self._queue)
+
+    def go_on(self, pairs: int = PAIRS_PER_TURN) -> Collection[str]:
+        """Compare so many pairs more of those that are left; return the agents whose estimate this has changed."""
+        changed: dict[str, None] = {}
+        while pairs and self.behind:
+            if self._work is None:
+                self._work = self._compare(self._queue.popleft())
+            done = list(islice(self._work, pairs))
+            changed.update((agent, None) for agent in done if agent is not None)
+            pairs -= len(done)
+            if pairs:
+                self._work = None
+        return changed
 
     def _go(self, event: AgentMoved, now: float) -> Collection[str]:
         self._idle.discard(event.agent)
@@ -84,47 +128,59 @@ class InteractionEstimator(ByType):
         return changed
 
     def _move(self, agent: str, motion: Motion | None, now: float) -> Collection[str]:
-        """Compare the agent's new motion with its neighbours'; None takes the agent off the ground."""
-        before = self._meetings.pop(agent, {})
-        changed: dict[str, None] = {}
+        """Let this be the agent's motion; None takes it off the ground."""
+        neighbours: Sequence[str] = ()
         if motion is None:
-            self._motions.pop(agent, None)
+            if self._motions.pop(agent, None) is None:
+                return ()
             self._grid.remove(agent)
         else:
             self._motions[agent] = motion
             self._grid.insert(agent, Strip(motion.x, motion.y, motion.to_x, motion.to_y, motion.vision))
-            for other in self._grid.near(agent):
-                neighbour = self._motions[other]
-                near = contacts(motion, neighbour, max(motion.start, neighbour.start))
-                if near:
-                    self._meet(agent, other, _continued(before.pop(other, ()), near, now), now, changed)
-        for other in before:
-            self._part(agent, other, now, changed)
-        if self._renew(agent):
-            changed[agent] = None
-        return changed
+            neighbours = self._grid.near(agent, MOST_NEIGHBOURS)
+        if agent not in self._moved:
+            self._queue.append(agent)
+        self._moved[agent] = now, neighbours
+        return self.go_on(PAIRS_PER_EVENT)
 
-    def _meet(self, agent: str, other: str, near: Contacts, now: float, changed: dict[str, None]) -> None:
+    def _compare(self, agent: str) -> Iterator[str | None]:
+        """Compare the agent's motion with its neighbours'."""
+        (now, neighbours), motion = self._moved.pop(agent), self._motions.get(agent)
+        before = self._meetings.pop(agent, {})
+        for other in neighbours:
+            neighbour = self._motions.get(other)
+            if motion is not None and neighbour is not None:
+                near = contacts(motion, neighbour, max(motion.start, neighbour.start))
+                if near and (other in before or self._has_room(agent, other)):
+                    near = _continued(before.pop(other, ()), near, now)
+                    yield other if self._meet(agent, other, near, now) else None
+                    continue
+            yield None
+        for other in before:
+            yield other if self._part(agent, other, now) else None
+        yield agent if self._renew(agent) else None
+
+    def _has_room(self, agent: str, other: str) -> bool:
+        return all(len(self._meetings.get(one, ())) < 2 * MOST_NEIGHBOURS for one in (agent, other))
+
+    def _meet(self, agent: str, other: str, near: Contacts, now: float) -> bool:
+        """Note when the agent, which has moved, is near another; return whether the other's estimate changes."""
         self._meetings.setdefault(agent, {})[other] = near
         self._meetings.setdefault(other, {})[agent] = near
-        best = self._best.get(other)
-        if best is not None and best[1] == agent:
-            if self._renew(other):
-                changed[other] = None
-            return
-        meeting = self._first(other, near)
-        if meeting is not None and (best is None or (meeting, agent) < best):
+        best, meeting = self._best.get(other), self._first(other, near)
+        if meeting is not None and (best is None or (meeting, agent) <= best):
             self._best[other] = (meeting, agent)
-            changed[other] = None
-        elif best is not None and best[0] < now:
-            # The nearest came to nothing: a later one holds in its place.
-            changed[other] = None
+            return best != (meeting, agent)
+        if best is not None and best[1] == agent:
+            return self._renew(other)
+        # Where the nearest came to nothing, a later one holds in its place.
+        return best is not None and best[0] < now
 
-    def _part(self, agent: str, other: str, now: float, changed: dict[str, None]) -> None:
+    def _part(self, agent: str, other: str, now: float) -> bool:
+        """Forget when the two were near each other; return whether the other's estimate changes."""
         del self._meetings[other][agent]
         best = self._best.get(other)
-        if best is not None and (self._renew(other) if best[1] == agent else best[0] < now):
-            changed[other] = None
+        return best is not None and (self._renew(other) if best[1] == agent else best[0] < now)
 
     def _renew(self, agent: str) -> bool:
         """Work out the agent's nearest meeting again; return whether it changed."""
@@ -137,20 +193,34 @@ class InteractionEstimator(ByType):
         return best != before
 
     def _nearest(self, agent: str, earliest: float) -> tuple[float, str] | None:
+        meetings = self._meetings.get(agent)
+        counts_from = self._counts_from(agent) if meetings else None
+        if not meetings or counts_from is None:
+            return None
+        after, since = counts_from[0], max(earliest, counts_from[1])
         best: tuple[float, str] | None = None
-        for other, near in self._meetings.get(agent, {}).items():
-            meeting = self._first(agent, near, earliest)
-            if meeting is not None and (best is None or (meeting, other) < best):
-                best = (meeting, other)
+        for other, near in meetings.items():
+            for start, _ in near:
+                if start > after and start >= since:
+                    if best is None or (start, other) < best:
+                        best = (start, other)
+                    break
         return best
 
-    def _first(self, agent: str, near: Contacts, earliest: float = -math.inf) -> float | None:
+    def _first(self, agent: str, near: Contacts) -> float | None:
         """Return the first beginning of `near` that counts for the agent."""
+        counts_from = self._counts_from(agent)
+        if counts_from is None:
+            return None
+        after, since = counts_from
+        return next((start for start, _ in near if start > after and start >= since), None)
+
+    def _counts_from(self, agent: str) -> tuple[float, float] | None:
+        """Return after which clock value, and from which on, meetings count for the agent; None while it is idle."""
         if agent in self._idle:
             return None
         invoked = self._agents.last_call(agent)
-        earliest = max(earliest, invoked + self._cooldown)
-        return next((start for start, _ in near if start > invoked and start >= earliest), None)
+        return invoked, invoked + self._cooldown
 
 
 def _motion(event: AgentMoved, now: float) -> Motion | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from struct import Struct
@@ -111,13 +112,17 @@ class Notes:
         older = [self._unpacked(packed) for packed in self._packing.iter_unpack(self._older[number] or b"")]
         return [*rows, *reversed(older), *([] if self._lost[number] else [self._silence])]
 
-    def lapsed(self, earliest: float) -> list[str]:
-        """Return the agents of which the nearest due lies before `earliest`, each once."""
+    def lapsed(self, earliest: float, most: int = sys.maxsize) -> list[str]:
+        """Return up to `most` agents of which the nearest due lies before `earliest`, each once."""
         self._settle()
-        passed = self._passing.passed(earliest)
+        passed = self._passing.passed(earliest, most)
         for number in passed:
             self._soonest[number] = math.inf
         return [self._agents.names[number] for number in passed]
+
+    def may_have_lapsed(self, earliest: float) -> bool:
+        """Whether there may be agents whose nearest due lies before `earliest`."""
+        return self._passing.may_have_passed(earliest)
 
     def newest(self) -> Iterator[tuple[str, tuple[float, ...]]]:
         """Yield the dues that hold, of all agents of which something is noted."""

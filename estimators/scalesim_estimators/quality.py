@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from scalesim_estimators.nearest import NOBODY, Nearest, nearest
@@ -67,6 +69,7 @@ class Quality:
     __slots__ = (
         "_agents",
         "_always",
+        "_differing",
         "_learned",
         "_needed",
         "_notes",
@@ -102,6 +105,8 @@ class Quality:
         self._needed = [EVIDENCE] * len(names)
         self._learned = len(names) - 1
         self._realised: deque[_Realised] = deque(maxlen=_NEIGHBOURS)
+        self._differing: deque[Iterator[str | None]] = deque()
+        """Per verdict who is still to be looked at. Between two, the estimate of who was looked at is by the first."""
 
     def figures(self) -> Mapping[str, Figures]:
         """Return the figures of each estimator, and those of the blend."""
@@ -125,16 +130,31 @@ class Quality:
         """Return whether an estimator is admitted; unknown names raise `ValueError`."""
         return self.admitted[self.names.index(name)]
 
-    def lapsed(self, earliest: float) -> list[str]:
-        """Return the agents of which the nearest due that was noted lies before `earliest`, each once."""
-        return self._notes.lapsed(earliest)
+    def lapsed(self, earliest: float, most: int = sys.maxsize) -> list[str]:
+        """Return up to `most` agents of which the nearest due that was noted lies before `earliest`, each once."""
+        return self._notes.lapsed(earliest, most)
 
-    def invoked(self, agent: str, now: float, step: float) -> Collection[str]:
+    def behind(self, earliest: float) -> bool:
+        """Whether there are agents that may have lapsed, or have another estimate by a verdict, and weren't named."""
+        return bool(self._differing) or self._notes.may_have_lapsed(earliest)
+
+    def differing(self, most: int = sys.maxsize) -> list[str]:
+        """Look at up to `most` agents more after a verdict; return those that have another estimate by it."""
+        found: list[str] = []
+        while self._differing and most:
+            looked_at = list(islice(self._differing[0], most))
+            found += filter(None, looked_at)
+            most -= len(looked_at)
+            if most:
+                self._differing.popleft()
+        return found
+
+    def invoked(self, agent: str, now: float, step: float) -> bool:
         """Score an invocation at clock value `now` of a clock that advances by `step`, before estimators learn of it.
-        Where this changes who is admitted, return the agents that have another estimate by that."""
+        Return whether this changes who is admitted: then `differing` names the agents that have another estimate."""
         previous = self._agents.last_call(agent)
         if previous == now:
-            return ()
+            return False
         floor = now - 2 * step
         rows = self._notes.held(agent, now)
         row = held_before(rows, now)
@@ -151,20 +171,21 @@ class Quality:
             self._realised.append(_Realised(agent, now, floor, row.dues, foreseen, previous))
         self._notes.oldest = self._realised[0].at if self._realised else math.inf
         self._agents.call(agent, now)
-        return () if self.admitted == before else self._differing(before)
+        if self.admitted == before:
+            return False
+        self._differing.append(self._compared(before))
+        return True
 
     def forget(self, agent: str) -> None:
         """Drop what is kept of a released agent; what was scored stays."""
         self._notes.forget(agent)
         self._agents.leave(agent)
 
-    def _differing(self, admitted: Sequence[bool]) -> list[str]:
-        """Return the agents whose estimate is another's than if those were `admitted`."""
-        return [
-            agent
-            for agent, dues in self._notes.newest()
-            if nearest(dues, admitted).whose != nearest(dues, self.admitted).whose
-        ]
+    def _compared(self, admitted: Sequence[bool]) -> Iterator[str | None]:
+        """Yield each agent whose estimate is another's than if those were `admitted`, None for each other one."""
+        for agent, dues in self._notes.newest():
+            same = nearest(dues, admitted).whose == nearest(dues, self.admitted).whose
+            yield None if same else agent
 
     def _judge_forecasts(self, row: Row, now: float, floor: float, slack: float) -> None:
         for index, (due, score) in enumerate(zip(row.dues, self._scores, strict=False)):

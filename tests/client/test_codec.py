@@ -174,6 +174,10 @@ MALFORMED = {
     "json bad utf-8": (b'[1,["\xff"]]', "malformed JSON"),
     "json lone surrogate": (rb'[1,["\ud800"]]', "malformed JSON"),
     "json of many arrays": (b"[1,[" + b"[]," * MAX_JSON_OPENINGS + b"0]]", "at most 262144 '\\['"),
+    "msgpack of many arrays": (
+        b"\x92\x01\x91\xdd" + (2**18).to_bytes(4, "big") + 2**18 * b"\x94\x90\x80\x90\x80",
+        "at most 1048576 arrays and maps",
+    ),
     "json utf-16": ("[1,[]]".encode("utf-16-le"), "malformed JSON"),
     "too many events": (json.dumps([1, [{}] * 1001]).encode(), "at most 1000 events"),
     "too long": (b"[" + b" " * MAX_MESSAGE_BYTES, "at most 4194304 bytes"),
@@ -185,6 +189,12 @@ def test_malformed_payloads_are_refused(name: str) -> None:
     payload, reason = MALFORMED[name]
     with pytest.raises(ValueError, match=reason):
         decode(payload)
+
+
+def test_the_longest_path_that_fits_is_read() -> None:
+    edges = (MAX_MESSAGE_BYTES - 64) // 5
+    path = b"\x83\xa4type\xadpath.declared\xa4path\xa1p\xa5edges\xdd" + edges.to_bytes(4, "big")
+    assert len(decode(b"\x92\x00\x91" + path + edges * b"\x92\xa1a\xa1b")[1][0]["edges"]) == edges
 
 
 def test_one_odd_event_is_left_for_its_reader() -> None:

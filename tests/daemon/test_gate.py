@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgpack
@@ -307,14 +307,22 @@ def hear(gate: Gate, population: Population, numbered: Iterable[tuple[int, list[
         population.apply(gate.admit("src", seq, message).admitted, 0.0)
 
 
-def known(population: Population) -> dict[str, object]:
+def known(population: Population, called: Collection[str] = ()) -> dict[str, object]:
     """What the daemon makes of a feed: estimates, memory and requests in flight, agent by agent. How long a
-    step is, and so what is overdue and gives way to what comes next, each learns from the steps that it has seen."""
+    step is, and so what is overdue and gives way to what comes next, each learns from the steps that it has seen.
+    That who was `called` has met somebody or come to a place is known to whoever heard the call: nothing restates it."""
     blend = population._voices["src"].blend
     keys = {*population.agents, *population.board.agents()}
+
+    def due(agent: str) -> object:
+        if agent not in called:
+            return blend.estimate(agent)
+        said = zip(blend.estimators, blend.ask(agent), strict=True)
+        return [one for estimator, one in said if estimator.name not in ("interaction", "path")]
+
     return {
         key: (
-            blend.estimate(key.removeprefix("sim/")) if key in population.board.agents() else None,
+            due(key.removeprefix("sim/")) if key in population.board.agents() or called else None,
             None if key not in population.agents else population.agents[key].memory,
             0 if key not in population.agents else population.agents[key].in_flight,
         )
@@ -344,7 +352,8 @@ def test_faults_of_the_feed_cost_time_only(log: list[Event], data: st.DataObject
         last = len(said)
         hear(*faulty, [(last, said[0][1]), (last + 1, said[-2][1]), (last + 2, said[-1][1])])
     assert not faulty[0].streams()["src"][1]
-    assert known(faulty[1]) == known(perfect[1])
+    called = {event.agent for event in log if isinstance(event, InvocationStarted)}
+    assert known(faulty[1], called) == known(perfect[1], called)
     assert (
         faulty[1].in_flight()
         == perfect[1].in_flight()

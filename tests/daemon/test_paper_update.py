@@ -7,9 +7,10 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from scalesim_client.events import MAX_MESSAGE_BYTES
 from scalesim_daemon.app import running
+from scalesim_daemon.gate import Admitted, Said
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.setting_sources import load_settings
 from scalesim_daemon.settings import ConfigError, SschedulerSettings
@@ -335,3 +337,50 @@ def test_events_of_others_may_share_the_source(sidecar: Sidecar) -> None:
     assert near(sidecar) == {"8": 1}
     say(sidecar, {"type": "agent.woken", "agent": "7"}, simulation="sscheduler/sscheduler")
     assert near(sidecar) == {"7": 0, "8": 1}
+
+
+def test_of_a_large_update_others_have_their_turn_between_some_hundred_agents(tmp_path: Path) -> None:
+    sidecar, turns, taken = still_sidecar(tmp_path), 0, list[tuple[int, int]]()
+    apply = sidecar.population.apply
+
+    def noted(admitted: Sequence[Admitted], wall: float) -> None:
+        taken.append((turns, sum(len(item.events) for item in admitted if isinstance(item, Said))))
+        apply(admitted, wall)
+
+    async def play() -> None:
+        nonlocal turns
+        asked = asyncio.create_task(
+            ask(
+                sidecar,
+                posting(update(0, {f"a{number}": number for number in range(2000)})),
+                posting(update(1, {f"a{number}": number for number in range(1000, 2000)})),
+            )
+        )
+        while not asked.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert [answer.status_code for answer in await asked] == [200, 200]
+
+    with patch.object(sidecar.population, "apply", noted):
+        asyncio.run(play())
+    large = [(turn, events) for turn, events in taken if events > 1]
+    assert (
+        sum(events for _, events in large) == 2000 + 1000 + 1000 and max(events for _, events in large) <= 500
+    )
+    assert len({turn for turn, _ in large}) == len(large), "no two of them in one turn of the loop"
+    assert near(sidecar) == {f"a{number}": number for number in range(1000, 2000)}
+
+
+def test_updates_that_come_at_once_are_taken_one_after_the_other(tmp_path: Path) -> None:
+    sidecar = still_sidecar(tmp_path)
+    first = posting(update(1, {f"a{number}": 5 for number in range(900)}))
+    second = posting(update(2, {f"a{number}": 7 for number in range(450, 900)}))
+
+    async def together(client: httpx.AsyncClient) -> None:
+        answers = await asyncio.gather(first(client), second(client))
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+    asyncio.run(ask(sidecar, together))
+    # In whatever order they were read: one of them holds, whole.
+    alone = {f"a{number}": 7 for number in range(450, 900)}, {f"a{number}": 5 for number in range(900)}
+    assert near(sidecar) in alone

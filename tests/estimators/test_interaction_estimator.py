@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from unittest.mock import patch
 
 import pytest
 from estimator_events import AGENTS, Feed, feeds, invocations, moves, releases, rests, same
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import scalesim_estimators.interaction as interaction_module
 from scalesim_client.events import AgentIdled, AgentMoved, AgentReleased, Event, InvocationStarted
 from scalesim_estimators import Estimate, InteractionEstimator
+from scalesim_estimators.interaction import MOST_NEIGHBOURS, PAIRS_PER_EVENT
 from scalesim_estimators.motion import Contacts, Motion, contacts, walk
 
 Point = tuple[float, float]
@@ -182,12 +184,16 @@ class Oracle:
     feeds(st.one_of(moves, moves, moves, invocations, rests, releases), max_size=40),
     st.sampled_from([0.0, 2.0]),
     st.floats(-3, 3),
+    st.sampled_from([1, interaction_module.PAIRS_PER_EVENT]),
 )
-def test_incremental_equals_all_pairs_compared(feed: Feed, cooldown: float, grace: float) -> None:
+def test_incremental_equals_all_pairs_compared(feed: Feed, cooldown: float, grace: float, pairs: int) -> None:
     interaction, oracle = InteractionEstimator(cooldown), Oracle(cooldown)
     known: dict[str, Estimate | None] = dict.fromkeys(AGENTS)
     for event, now in feed:
-        changed = interaction.observe(event, now)
+        with patch.object(interaction_module, "PAIRS_PER_EVENT", pairs):
+            changed = dict.fromkeys(interaction.observe(event, now))
+        while interaction.behind:
+            changed.update(dict.fromkeys(interaction.go_on(1)))
         oracle.observe(event, now)
         for agent in AGENTS:
             estimate = interaction.estimate(agent)
@@ -228,3 +234,43 @@ def test_one_move_among_ten_thousand_spread_agents_examines_a_neighbourhood(
     examined = 0
     interaction.observe(moved("agent 0", (0, 0), (2000, 2000), vision=5.0), 1.0)
     assert examined < 1000, "a walk across the whole ground examines what lies along it"
+
+
+def test_in_a_crowd_that_sees_all_of_itself_a_move_is_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, compared = random.Random(3), 0
+    interaction = InteractionEstimator()
+
+    def counted(a: Motion, b: Motion, start: float) -> Contacts:
+        nonlocal compared
+        compared += 1
+        return contacts(a, b, start)
+
+    monkeypatch.setattr(interaction_module, "contacts", counted)
+    agents = [f"agent {number}" for number in range(300)]
+    moves = 0
+    for now, agent in enumerate(agents + rng.sample(agents, 100)):
+        before = compared
+        moves += 1
+        interaction.observe(
+            moved(agent, (rng.uniform(0, 9), rng.uniform(0, 9)), (5, 5), vision=20.0), float(now)
+        )
+        assert compared - before <= PAIRS_PER_EVENT
+    while interaction.behind:
+        before = compared
+        interaction.go_on(100)
+        assert compared - before <= 100
+    assert compared <= moves * MOST_NEIGHBOURS
+    met = [len(others) for others in interaction._meetings.values()]
+    assert MOST_NEIGHBOURS <= max(met) <= 2 * MOST_NEIGHBOURS
+    assert all(due(interaction, agent) is not None for agent in agents), "each meets somebody"
+
+
+def test_a_turn_works_at_no_more_than_it_may() -> None:
+    interaction = InteractionEstimator()
+    for number in range(100):
+        interaction.observe(moved(f"agent {number}", (0, 0)), 0.0)
+    turns = 0
+    while interaction.behind:
+        assert len(interaction.go_on(50)) <= 50
+        turns += 1
+    assert turns > 10

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import networkx as nx
 from estimator_events import AGENTS, Feed, activations, chains, feeds, invocations, paths, same
@@ -16,7 +17,8 @@ from scalesim_client.events import (
     PathDeclared,
 )
 from scalesim_estimators import Estimate, PathEstimator
-from scalesim_estimators.path import MOST_PATHS
+from scalesim_estimators import path as path_module
+from scalesim_estimators.path import MOST_PATHS, STEPS_PER_EVENT
 
 CHAIN = PathDeclared(nodes=["a", "b", "c", "d"], hop=2.0)
 
@@ -58,6 +60,7 @@ def test_an_activation_touches_only_what_it_changes() -> None:
     nodes = [f"n{i}" for i in range(1000)]
     path.observe(PathDeclared(nodes=nodes), 0.0)
     path.observe(AgentActivated(agent="n500"), 0.0)
+    path.go_on()
     assert set(path.observe(AgentActivated(agent="n498"), 0.0)) == {"n498", "n499"}
     assert list(path.observe(AgentActivated(agent="n501"), 1.0)) == ["n501"]
 
@@ -185,3 +188,49 @@ def test_incremental_equals_recomputed(feed: Feed) -> None:
             assert same(value, oracle.due(agent), lambda a, b: math.isclose(a, b, abs_tol=1e-9))
             assert agent in changed or value == known[agent], "a change must be reported"
             known[agent] = value
+
+
+@given(feeds(st.one_of(paths, chains, activations, activations, activations, invocations), max_size=25))
+def test_work_in_turns_comes_to_what_work_at_once_does(feed: Feed) -> None:
+    path, oracle = PathEstimator(), Oracle()
+    known: dict[str, float | None] = dict.fromkeys(AGENTS)
+    with patch.object(path_module, "STEPS_PER_EVENT", 1):
+        for event, now in feed:
+            path.observe(event, now)
+            oracle.observe(event, now)
+    known = {agent: due(path, agent) for agent in AGENTS}
+    named: dict[str, None] = {}
+    while path.behind:
+        named.update(dict.fromkeys(path.go_on(1)))
+    for agent in AGENTS:
+        value = due(path, agent)
+        assert same(value, oracle.due(agent), lambda a, b: math.isclose(a, b, abs_tol=1e-9))
+        assert agent in named or value == known[agent], "a change must be reported"
+
+
+def test_an_event_about_a_long_path_is_bounded_work_and_reaches_the_nearest_first() -> None:
+    path, nodes = PathEstimator(), [f"n{i}" for i in range(5000)]
+    path.observe(PathDeclared(nodes=nodes), 0.0)
+    assert list(path.observe(AgentActivated(agent="n0"), 0.0)) == ["n0"]
+    assert due(path, "n0") == 0.0, "who is activated is due at once, though the path is still being read"
+    path.go_on(4999)
+    for place in range(1, 4):
+        reached = path.observe(AgentActivated(agent=nodes[place]), 0.0)
+        assert len(reached) <= STEPS_PER_EVENT
+    assert due(path, nodes[3]) == 0.0 and due(path, nodes[200]) is not None and due(path, nodes[4000]) is None
+    turns = 0
+    while path.behind:
+        assert len(path.go_on(1000)) <= 1000
+        turns += 1
+    assert [due(path, agent) for agent in nodes[4:]] == [float(place - 3) for place in range(4, 5000)]
+    assert turns < 30, "activations that wait meanwhile spread together"
+
+
+def test_a_path_that_is_forgotten_leaves_nothing_behind() -> None:
+    path, nodes = PathEstimator(), [f"n{i}" for i in range(1000)]
+    path.observe(PathDeclared(nodes=nodes), 0.0)
+    path.observe(AgentActivated(agent="n0"), 0.0)
+    path.observe(PathDeclared(nodes=["a", "b"]), 0.0)
+    while path.behind:
+        path.go_on(100)
+    assert due(path, "n0") is due(path, "n999") is None and path._paths_of.keys() == {"a", "b"}

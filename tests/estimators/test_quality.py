@@ -373,13 +373,31 @@ def test_the_agents_whose_estimate_a_verdict_changes_are_named() -> None:
     agents = [f"agent {number}" for number in range(12)]
     for call in range(600):
         agent, now = agents[call % 12], float(call)
-        named = quality.invoked(agent, now, 1.0)
-        if named:
+        if quality.invoked(agent, now, 1.0):
+            named = quality.differing()
             assert not quality.is_admitted("c")
             assert "near" in named and "elsewhere" not in named
             return
         say(quality, agent, now, now + 12, None, now + rng.uniform(1, 24))
     pytest.fail("no verdict")
+
+
+def test_after_a_verdict_so_many_agents_are_looked_at_as_may_be() -> None:
+    quality, rng = Quality(NAMES), random.Random(3)
+    for number in range(1000):
+        say(quality, f"near {number}", 0.0, 5000.0, None, 4000.0)
+    agents = [f"agent {number}" for number in range(12)]
+    for call in range(600):
+        agent, now = agents[call % 12], float(call)
+        if quality.invoked(agent, now, 1.0):
+            break
+        say(quality, agent, now, now + 12, None, now + rng.uniform(1, 24))
+    named: list[str] = []
+    while quality.behind(-math.inf):
+        some = quality.differing(100)
+        assert len(some) <= 100
+        named += some
+    assert {f"near {number}" for number in range(1000)} <= set(named) and len(set(named)) == len(named)
 
 
 def test_memory_stays_bounded() -> None:

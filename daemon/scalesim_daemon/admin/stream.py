@@ -48,7 +48,7 @@ class TooManyClients(Exception):
     """As many clients listen as may."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One agent, as clients are told of it. `due` is null where no invocation is foreseen. `tier` is the nearest in
     which anything of its memory lies, `resident` the share of its prefix that is on a device, null where none is known.
     """
@@ -215,7 +215,7 @@ async def _changes(before: Seen, now: Seen) -> AsyncIterator[bytes]:
         yield _event("clocks", now.clocks)
     changed = (row for key, row in now.rows.items() if before.rows.get(key) != row)
     agents = await _encoded(changed)
-    gone = sorted(before.rows.keys() - now.rows.keys())
+    gone = sorted([key async for keys in in_turns(before.rows) for key in keys if key not in now.rows])
     if agents != NONE or gone:
         yield _event("agents", {"changed": msgspec.Raw(agents), "gone": gone})
     if now.decisions:
