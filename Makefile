@@ -54,9 +54,9 @@ audit: setup           ## known vulnerabilities of all that is pinned; needs a p
 fuzz: setup            ## nonsense for every decoder, 200,000 inputs; FULL=1 for 10 million, SEED
 	$(BIN)/python -m bench.fuzz $(if $(FULL),--inputs 10000000 --out docs/results/fuzz.json) $(if $(SEED),--seed $(SEED))
 
-CHAOS_FLAGS := $(if $(FULL),--full --out docs/results/chaos.json) $(if $(SEED),--seed $(SEED)) \
-	$(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(ENGINE),--engines $(ENGINE))
-chaos: setup $(if $(FULL),engine-vllm engine-sglang)  ## random faults over the daemon, 60 schedules beside an emulated engine; FULL=1: 500, and 10 on each real one; SEED, SCHEDULES, ENGINE
+CHAOS_FLAGS := $(if $(FULL),--full --out docs/results/chaos.json,--out out/chaos.json) $(if $(RESUME),--resume) \
+	$(if $(SEED),--seed $(SEED)) $(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(ENGINE),--engines $(ENGINE))
+chaos: setup $(if $(FULL),engine-vllm engine-sglang)  ## random faults over the daemon, 60 schedules beside an emulated engine; FULL=1: 500, and 10 on each real one; RESUME=1 goes on; SEED, SCHEDULES, ENGINE
 	$(BIN)/python -m bench.chaos $(CHAOS_FLAGS)
 	@$(if $(FULL),$(BIN)/python -m bench.chaos.page >&2)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -148,13 +150,13 @@ def _planned_over(planned: Mapping[str, Any], capacity: int | None) -> Iterator[
 
 
 def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; what goes meanwhile counts as gone."""
+    below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     total = 0
-    for file in [path, *path.rglob("*")]:
-        try:
+    for file in [path, *below]:
+        with suppress(OSError):
             status = file.lstat()
-        except OSError:
-            continue  # gone meanwhile
-        total += status.st_size if file.is_file() and not file.is_symlink() else 0
+            total += status.st_size if S_ISREG(status.st_mode) else 0
     return total
 
 
@@ -255,8 +257,8 @@ def _agents_differ(shown: list[dict[str, Any]], play: Play) -> Iterator[str]:
 async def _mirrored(world: World, play: Play) -> tuple[dict[str, float], set[str]]:
     """Return the dues and the pins that Redis has."""
     async with Redis.from_url(world.store_url, decode_responses=True, socket_timeout=5) as client:
-        written = await client.zrange(f"ss:{{{play.simulation}}}:due:step", 0, -1, withscores=True)
-        fields = await client.hkeys(INTENT_KEY)
+        written: Any = await client.zrange(f"ss:{{{play.simulation}}}:due:step", 0, -1, withscores=True)
+        fields: Any = await client.hkeys(INTENT_KEY)
     dues = {f"{play.simulation}/{agent}": due for agent, due in written}
     return dues, {field.removeprefix(PIN) for field in fields if field.startswith(PIN)}
 

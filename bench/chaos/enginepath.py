@@ -46,11 +46,18 @@ class Manner(StrEnum):
 
 
 class EnginePath:
-    """Stands at `url` before the engine at `to`. In answers, `renamed` names take the place of the engine's own."""
+    """Stands at `url` before the engine at `to`. In answers, `renamed` names take the place of the engine's own.
+
+    `spoilt` counts the calls that weren't answered as the engine would, `failed` those that the engine didn't answer;
+    for `waiting` ones it hasn't answered yet.
+    """
 
     def __init__(self, to: str, renamed: Mapping[str, str], seed: int) -> None:
         self.manner = Manner.HONEST
         self.url = ""
+        self.spoilt = 0
+        self.failed = 0
+        self.waiting = 0
         self._to = to
         self._renamed = {name.encode(): other.encode() for name, other in renamed.items()}
         self._random = Random(seed)
@@ -81,6 +88,7 @@ class EnginePath:
             await self._client.close()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.spoilt += self.manner is not Manner.HONEST
         match self.manner:
             case Manner.SILENT:
                 await asyncio.Event().wait()
@@ -89,10 +97,14 @@ class EnginePath:
             case Manner.FAILING:
                 status = self._random.choice(STATUSES)
                 return web.json_response({"error": {"message": "not today", "code": status}}, status=status)
+        self.waiting += 1
         try:
             status, headers, content = await self._ask(request)
         except (aiohttp.ClientError, OSError):
+            self.failed += 1
             return self._reset(request)
+        finally:
+            self.waiting -= 1
         match self.manner:
             case Manner.SILENT:
                 await asyncio.Event().wait()

@@ -17,7 +17,7 @@ import httpx
 from bench.chaos.truth import NotTold, Truth, emulated, replayed
 from bench.rig import sglang, vllm
 from bench.rig.process import BASE, MODELS, EngineServer, free_port
-from scalesim_adapters.emulator.faults import TRUTH
+from scalesim_adapters.emulator.faults import CONTROL, TRUTH
 
 BLOCK = 32
 POOL_BLOCKS = 96
@@ -26,6 +26,8 @@ HOST_PLACES = 3
 LORAS = 4
 LORA_BYTES = 300_000
 EMULATOR, VLLM, SGLANG = "emulator", "vllm", "sglang"
+# What the processes that compute call themselves, in the 15 bytes of a comm (proc(5)); the server's own answers on.
+CORES = ("VLLM::EngineCor", "VLLM::Worker", "sglang::schedul")
 INSTALLED = {EMULATOR: lambda: True, VLLM: vllm.installed, SGLANG: sglang.installed}
 
 
@@ -65,6 +67,25 @@ class Engine:
     async def _registered(self, client: httpx.AsyncClient) -> dict[str, str]:
         cards = (await client.get(f"{self.server.url}/v1/models")).raise_for_status().json()["data"]
         return {card["id"]: str(card.get("root")) for card in cards if card.get("parent") is not None}
+
+    async def hang(self, client: httpx.AsyncClient) -> None:
+        """Let it answer, and take no step. Raises `httpx.HTTPError`."""
+        if self.kind == EMULATOR:
+            answer = await client.post(f"{self.server.url}{CONTROL}", json={"type": "stall", "steps": 0})
+            answer.raise_for_status()
+        self._signal_cores(signal.SIGSTOP)
+
+    async def unhang(self, client: httpx.AsyncClient) -> None:
+        """Let it go on. Raises `httpx.HTTPError`."""
+        if self.kind == EMULATOR:
+            (await client.delete(f"{self.server.url}{CONTROL}")).raise_for_status()
+        self._signal_cores(signal.SIGCONT)
+
+    def _signal_cores(self, number: signal.Signals) -> None:
+        for pid in family(self.server.pid)[1:]:
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().startswith(CORES):
+                    os.kill(pid, number)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all of its processes, but not to the warden above them."""

@@ -22,27 +22,35 @@ TURN_SECONDS = 0.01
 """Together some 2,000 messages a second: the play beside it says about 30."""
 
 
-async def flood(address: str, random: Random) -> None:
-    """Send until cancelled, and then say goodbye."""
-    with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(address)
-        seq, opened = 0, {"type": "stream.opened", "simulation": SIMULATION, "source": SIMULATION}
-        await _send(
-            socket, seq, opened | {"incarnation": time.time_ns(), "clock": "step", "schema_version": "1.0"}
-        )
-        try:
-            while True:
-                for _ in range(PER_TURN):
-                    seq += 1
-                    await _send(socket, seq, _event(random, seq))
-                await _junk(socket, random)
-                await asyncio.sleep(TURN_SECONDS)
-        finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await _send(socket, seq + 1, {"type": "stream.closed"})
-            socket.setsockopt(zmq.LINGER, 1000)
+class Flood:
+    """What comes to the feed at `address`; `sent` counts the events of it."""
+
+    def __init__(self, address: str, random: Random) -> None:
+        self.sent = 0
+        self._address = address
+        self._random = random
+
+    async def run(self) -> None:
+        """Send until cancelled, and then say goodbye."""
+        with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.connect(self._address)
+            opened = {"type": "stream.opened", "simulation": SIMULATION, "source": SIMULATION}
+            await _send(
+                socket, 0, opened | {"incarnation": time.time_ns(), "clock": "step", "schema_version": "1.0"}
+            )
+            try:
+                while True:
+                    for _ in range(PER_TURN):
+                        await _send(socket, self.sent + 1, _event(self._random, self.sent + 1))
+                        self.sent += 1
+                    await _junk(socket, self._random)
+                    await asyncio.sleep(TURN_SECONDS)
+            finally:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await _send(socket, self.sent + 1, {"type": "stream.closed"})
+                socket.setsockopt(zmq.LINGER, 1000)
 
 
 def _event(random: Random, seq: int) -> dict[str, Any]:

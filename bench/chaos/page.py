@@ -24,13 +24,27 @@ PROMISES: Mapping[Kind, tuple[str, str]] = {
     Kind.REDIS_KILLED: ("the primary killed, back empty; or the daemon's own Valkey killed", "Told again."),
     Kind.REDIS_FROZEN: ("SIGSTOP, SIGCONT", "What changed meanwhile is written, the newest of each agent."),
     Kind.REDIS_FLUSHED: ("FLUSHALL, the connection stays", "Noticed within a second or two, and told again."),
+    Kind.REDIS_FULL: ("no memory left: writes are refused", "What changed meanwhile is written."),
     Kind.REDIS_FAILED_OVER: ("the primary killed, its replica promoted", "The same over the new connection."),
+    Kind.REDIS_DEMOTED: (
+        "replica and primary change roles, connections to the old one stay",
+        "A server that takes no writes is left, and the new one told again.",
+    ),
+    Kind.REDIS_SET_BACK: (
+        "the primary killed, a replica promoted that had not followed for a while",
+        "Told again, an operator's pins among it.",
+    ),
     Kind.REDIS_SILENT: ("half-open connections", "Given up after 5 s, and connected anew."),
     Kind.ENGINE_KILLED: (
         "SIGKILL, another process at the same address",
         "The view begins anew; LoRAs come back.",
     ),
+    Kind.ENGINE_RESTARTED: ("SIGTERM, started again", "The same."),
     Kind.ENGINE_FROZEN: ("SIGSTOP, SIGCONT", "Speculative work waits or is given up after its deadline."),
+    Kind.ENGINE_HUNG: (
+        "the server answers, but takes no step: no request ends",
+        "The same.",
+    ),
     Kind.ANSWERS_SILENT: ("accepted, never answered", "Deadlines; nothing is planned meanwhile."),
     Kind.ANSWERS_RESET: ("connections reset", "The same."),
     Kind.ANSWERS_FAILING: ("500, 502, 503, 404, 429", "Tried again, ever more seldom, at most 30 s later."),
@@ -51,7 +65,7 @@ PROMISES: Mapping[Kind, tuple[str, str]] = {
         "2,000 messages a second of another simulation, junk, 8 MiB",
         "The others are heard.",
     ),
-    Kind.DISK_SLOW: ("each write and sync 20 to 300 ms late", "Everything is later."),
+    Kind.DISK_SLOW: ("each read, write and sync 20 to 300 ms late", "Everything is later."),
     Kind.DISK_FULL: (
         "no byte left for links, log, recording, Valkey",
         "What couldn't be kept is, once it can be.",
@@ -73,8 +87,9 @@ def written(result: Result) -> str:
 def _sums(result: Result) -> Iterator[str]:
     engines = _by_engine(result)
     yield "\n".join(
-        f"- {engine}: {len(engines.get(engine, ()))} schedules, `{held.command}`, {held.played}, {held.cores} cores, "
-        f"{held.seconds / 60:.0f} minutes, Python {held.python}{_skipped(held)}"
+        f"- {engine}: {len(engines.get(engine, ()))} schedules, `{held.command}`, {held.at_once} at once, "
+        f"commit {held.commit}, {held.played}, {held.cores} cores, {held.seconds / 60:.0f} minutes, "
+        f"Python {held.python}{_skipped(held)}"
         for engine, held in result.conditions.items()
     )
     head = (
@@ -118,12 +133,22 @@ def _row(outcomes: list[Outcome]) -> Iterator[str]:
 
 def _kinds(result: Result) -> Iterator[str]:
     engines = _by_engine(result)
-    counts = {
-        engine: Counter(fault.kind for outcome in outcomes for fault in outcome.faults)
-        for engine, outcomes in engines.items()
-    }
+    drawn, felt = (
+        {
+            engine: Counter(
+                fault.kind for outcome in outcomes for fault in outcome.faults if fault.felt >= least
+            )
+            for engine, outcomes in engines.items()
+        }
+        for least in (0, 1)
+    )
     rows = [
-        (f"`{kind}`", *PROMISES[kind], *(str(counts[engine][kind]) for engine in engines)) for kind in Kind
+        (
+            f"`{kind}`",
+            *PROMISES[kind],
+            *(f"{felt[engine][kind]} of {drawn[engine][kind]}" for engine in engines),
+        )
+        for kind in Kind
     ]
     yield table(("fault", "what happens", "what is promised", *engines), rows)
 

@@ -39,7 +39,8 @@ class _Connection:
 class Stream:
     """Passes on the bytes of connections from `listen` to `to`: each a path, or `host:port`.
 
-    `up` and `down` look at whole ZeroMQ messages on their way to the server and to the client.
+    `up` and `down` look at whole ZeroMQ messages on their way to the server and to the client. `spoilt` counts what was
+    lost or changed here and the connections that were cut, `ended` those that the server ended or didn't take.
     """
 
     def __init__(self, listen: str, to: str, *, up: bool = False, down: bool = False) -> None:
@@ -47,6 +48,8 @@ class Stream:
         self.to = to
         self._framed = {"up": up, "down": down}
         self.filter: Filter | None = None
+        self.spoilt = 0
+        self.ended = 0
         self._way = Way.OPEN
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +80,7 @@ class Stream:
 
     def cut(self) -> None:
         """Break off all connections."""
+        self.spoilt += len(self._connections)
         for connection in list(self._connections):
             connection.abort()
 
@@ -99,11 +103,15 @@ class Stream:
             self._tasks.discard(task)
 
     async def _reach(self, connection: _Connection) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if ":" in self.to:
-            host, _, port = self.to.rpartition(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-        else:
-            reader, writer = await asyncio.open_unix_connection(self.to)
+        try:
+            if ":" in self.to:
+                host, _, port = self.to.rpartition(":")
+                reader, writer = await asyncio.open_connection(host, int(port))
+            else:
+                reader, writer = await asyncio.open_unix_connection(self.to)
+        except OSError:
+            self.ended += 1
+            raise
         connection.writers.append(writer)
         return reader, writer
 
@@ -117,14 +125,24 @@ class Stream:
     ) -> None:
         async for data, is_message in _messages(reader) if framed else _bytes(reader):
             if connection.dead:
+                self.spoilt += 1
                 continue
-            for part in self.filter(data) if is_message and self.filter is not None else (data,):
+            for part in self._filtered(data) if is_message else (data,):
                 writer.write(part)
             await writer.drain()
+        if back and not connection.over.is_set():
+            self.ended += 1
         if connection.dead and back:
             # The other end has gone, which nobody hears of.
             await connection.over.wait()
         raise ConnectionResetError
+
+    def _filtered(self, message: bytes) -> Iterable[bytes]:
+        if self.filter is None:
+            return (message,)
+        parts = tuple(self.filter(message))
+        self.spoilt += parts != (message,)
+        return parts
 
 
 async def _bytes(reader: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ SNAPSHOT_SECONDS = 5.0
 UNKNOWN = re.compile("404|400 .*has never been loaded")
 # What the gateway can't serve is not the engine's fault, nor the daemon's: the schedule takes them away.
 BLAMELESS = {GATEWAY: ("engine", "daemon", "answers")}
+
+# The publisher says that nobody answers, which schedules take care of.
+logging.getLogger("scalesim_client").addHandler(logging.NullHandler())
 
 
 @dataclass(slots=True)
@@ -69,7 +73,7 @@ class Play:
     def __init__(self, world: World) -> None:
         random = Random(world.schedule.seed)
         self.world = world
-        self.simulation = f"chaos{world.schedule.seed}"
+        self.simulation = world.simulation
         self.tally = Tally()
         self.step = 0
         self.agents = [self._agent(number, random) for number in range(AGENTS)]
@@ -147,8 +151,10 @@ class Play:
     async def _call(self, agent: Agent, fresh: list[int]) -> None:
         self.tally.calls += 1
         world, began, life = self.world, monotonic(), self.world.lives
+        world.calling += 1
         with self._publisher.invocation(agent.name):
             problem = await self._ask(agent, [*agent.prefix, *fresh])
+        world.calling -= 1
         self._publisher.activity(agent.name, until=self._due[agent.name])
         ended = monotonic()
         if problem is None:

@@ -1,8 +1,9 @@
-"""What came of all schedules, as a file."""
+"""What came of all schedules, as a file that is written as they come."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -15,13 +16,17 @@ import msgspec
 from bench.chaos.run import Outcome
 
 FOUND = ("failed_requests", "divergences", "budget_violations", "leaks")
+CHANGED = "+"
+"""Behind a commit: the files were others than its own."""
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """By which command, where and when it was played; `skipped` faults, and why."""
+    """By which command, at which commit, where and when it was played, so many `at_once`; `skipped` faults, and why."""
 
     command: str
+    commit: str
     cores: int
+    at_once: int
     python: str
     played: str
     seconds: float
@@ -35,30 +40,77 @@ class Result(msgspec.Struct, frozen=True):
     schedules: list[Outcome]
 
 
-def conditions(command: str, seconds: float, skipped: Mapping[str, str]) -> Conditions:
+def conditions(command: str, at_once: int, skipped: Mapping[str, str]) -> Conditions:
     """Return those of this machine, now."""
     return Conditions(
         command,
+        _commit(),
         os.cpu_count() or 1,
+        at_once,
         sys.version.split()[0],
         datetime.now(UTC).date().isoformat(),
-        round(seconds, 1),
+        0.0,
         {str(kind): why for kind, why in skipped.items()},
     )
 
 
-def joined(before: Result, after: Result) -> Result:
-    """Return both: of an engine that was played again the latter."""
-    kept = [outcome for outcome in before.schedules if outcome.engine not in after.conditions]
-    return Result(
-        {**before.conditions, **after.conditions},
-        sorted((*kept, *after.schedules), key=lambda outcome: (outcome.engine, outcome.seed)),
+def _commit() -> str:
+    """Return the commit that is checked out, marked where what runs differs from it; the mark alone where nothing is
+    checked out."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        return commit + CHANGED if _git("status", "--porcelain", "--", ".", ":(exclude)docs") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return CHANGED
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+class Record:
+    """A file of outcomes. Those of other engines stay in it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._result = Result({}, [])
+        if path is not None and path.exists():
+            self._result = read(path)
+
+    def begin(self, engine: str, now: Conditions, *, resume: bool) -> frozenset[int]:
+        """Let the schedules of an engine follow, and return the seeds of those that were played. None were unless it is
+        to `resume` what the same command began at the same commit."""
+        before = self._result.conditions.get(engine)
+        if resume and before is not None and _same(before, now):
+            return frozenset(outcome.seed for outcome in self.of(engine))
+        kept = [outcome for outcome in self._result.schedules if outcome.engine != engine]
+        self._result = Result({**self._result.conditions, engine: now}, kept)
+        return frozenset()
+
+    def add(self, outcome: Outcome, seconds: float) -> None:
+        """Keep an outcome, which came so long after the one before it."""
+        held = self._result.conditions[outcome.engine]
+        longer = msgspec.structs.replace(held, seconds=round(held.seconds + seconds, 1))
+        self._result = Result(
+            {**self._result.conditions, outcome.engine: longer},
+            sorted((*self._result.schedules, outcome), key=lambda one: (one.engine, one.seed)),
+        )
+        if self._path is not None:
+            _write(self._path, self._result)
+
+    def of(self, engine: str) -> list[Outcome]:
+        """Return what came of an engine's schedules."""
+        return [outcome for outcome in self._result.schedules if outcome.engine == engine]
+
+
+def _same(before: Conditions, now: Conditions) -> bool:
+    return not now.commit.endswith(CHANGED) and before == msgspec.structs.replace(
+        now, seconds=before.seconds, played=before.played
     )
 
 
-def figures(result: Result) -> dict[str, Any]:
+def figures(played: list[Outcome]) -> dict[str, Any]:
     """Return the sums that the command ends with."""
-    played = result.schedules
     return {
         "schedules": len(played),
         "engines": dict(Counter(outcome.engine for outcome in played)),
@@ -66,11 +118,12 @@ def figures(result: Result) -> dict[str, Any]:
     }
 
 
-def write(path: Path, result: Result) -> None:
-    """Leave the outcomes in a file, beside those of engines that were played before."""
-    result = joined(read(path), result) if path.exists() else result
+def _write(path: Path, result: Result) -> None:
+    """Whoever is cut off meanwhile leaves what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    fresh = path.with_suffix(".fresh")
+    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    fresh.replace(path)
 
 
 def read(path: Path) -> Result:

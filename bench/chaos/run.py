@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import multiprocessing
-import shutil
-import tempfile
-import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -18,8 +12,7 @@ import httpx
 import msgspec
 
 from bench.chaos.checks import BUDGET, DIVERGENCE, LEAK, Level, Problem, Sampler, problems
-from bench.chaos.disks import own_mounts
-from bench.chaos.engines import EMULATOR, Engine, build
+from bench.chaos.engines import Engine
 from bench.chaos.faults import strike
 from bench.chaos.play import PIN_SECONDS, PINNED, Play
 from bench.chaos.schedule import Schedule
@@ -36,11 +29,12 @@ ASK_AGAIN_SECONDS = 0.25
 
 
 class Struck(msgspec.Struct, frozen=True):
-    """One fault as it was drawn, in seconds."""
+    """One fault as it was drawn, in seconds, and how often something felt it."""
 
     kind: str
     at: float
     seconds: float
+    felt: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -78,6 +72,7 @@ async def run(schedule: Schedule, engine: Engine, folder: Path, *, mounted: bool
     began = monotonic()
     world = World(schedule, folder, engine, library=compiled(), mounted=mounted)
     found: list[Problem] = []
+    felt = [0 for _ in schedule.faults]
     async with world:
         play = Play(world)
         sampler = Sampler(world)
@@ -88,7 +83,7 @@ async def run(schedule: Schedule, engine: Engine, folder: Path, *, mounted: bool
                 await play.steps(CALM_STEPS)
                 await play.calls_over()
                 await sampler.rest(REST_SECONDS)
-                await _happen(world, play)
+                felt = await _happen(world, play)
                 await play.steps(AFTER_STEPS)
             await play.calls_over()
             healed = monotonic()
@@ -113,7 +108,7 @@ async def run(schedule: Schedule, engine: Engine, folder: Path, *, mounted: bool
     if not sampler.looks:
         found.append(Problem(DIVERGENCE, "nobody could look at the budgets"))
     return msgspec.structs.replace(
-        _drawn(schedule),
+        _drawn(schedule, felt),
         calls=tally.calls,
         served=tally.served,
         early=tally.early,
@@ -132,13 +127,15 @@ async def run(schedule: Schedule, engine: Engine, folder: Path, *, mounted: bool
 
 def not_played(schedule: Schedule, error: BaseException) -> Outcome:
     """Return the outcome of a schedule that this bench could not play: it is no clean one."""
-    return msgspec.structs.replace(
-        _drawn(schedule), divergences=[f"not played: {type(error).__name__}: {error}"]
-    )
+    drawn = _drawn(schedule, [0 for _ in schedule.faults])
+    return msgspec.structs.replace(drawn, divergences=[f"not played: {type(error).__name__}: {error}"])
 
 
-def _drawn(schedule: Schedule) -> Outcome:
-    faults = [Struck(fault.kind, round(fault.at, 2), round(fault.seconds, 2)) for fault in schedule.faults]
+def _drawn(schedule: Schedule, felt: Sequence[int]) -> Outcome:
+    faults = [
+        Struck(fault.kind, round(fault.at, 2), round(fault.seconds, 2), count)
+        for fault, count in zip(schedule.faults, felt, strict=True)
+    ]
     return Outcome(schedule.seed, schedule.engine, schedule.store, schedule.through, faults)
 
 
@@ -158,17 +155,17 @@ async def _begin(world: World, play: Play) -> list[Problem]:
     return [Problem(DIVERGENCE, "the daemon was never ready, before any fault")]
 
 
-async def _happen(world: World, play: Play) -> None:
-    """Let all faults happen, and play until the last is healed."""
+async def _happen(world: World, play: Play) -> list[int]:
+    """Let all faults happen, and play until the last is healed; return how often each was felt."""
     over = asyncio.Event()
     playing = asyncio.create_task(play.play(over))
     try:
         async with asyncio.TaskGroup() as group:
-            for fault in world.schedule.faults:
-                group.create_task(strike(world, fault))
+            strikes = [group.create_task(strike(world, fault)) for fault in world.schedule.faults]
     finally:
         over.set()
         await playing
+    return [one.result() for one in strikes]
 
 
 async def _settle(world: World, play: Play, before: Level) -> tuple[list[Problem], str | None]:
@@ -187,68 +184,3 @@ async def _unknown(world: World) -> str | None:
         (engine,) = (await world.get("/v1/engines"))["engines"]
         return None if engine["known"] else str(engine["unknown_why"])
     return "not to be asked"
-
-
-@contextmanager
-def _folder(schedule: Schedule) -> Iterator[Path]:
-    """A short one, as sockets' paths must be; gone at the end."""
-    with tempfile.TemporaryDirectory(prefix=f"ssc{schedule.seed}-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-def workers(count: int) -> ProcessPoolExecutor:
-    """Return so many processes of their own, each with its own mounts."""
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-
-
-def play_emulated(schedules: Sequence[Schedule], at_once: int) -> Iterator[Outcome]:
-    """Play schedules side by side, each beside an emulated engine of its own; yield each outcome as it comes."""
-    with workers(at_once) as pool:
-        playing = {pool.submit(_run_emulated, schedule): schedule for schedule in schedules}
-        for done in as_completed(playing):
-            error = done.exception()
-            if error is not None:
-                traceback.print_exception(error)
-            yield done.result() if error is None else not_played(playing[done], error)
-
-
-def play_real(schedules: Sequence[Schedule]) -> Iterator[Outcome]:
-    """Play schedules beside one real engine, one after the other; it is started anew where it has ended."""
-    mounted = _mounts()
-    with tempfile.TemporaryDirectory(prefix="sscr-", ignore_cleanup_errors=True) as root:
-        engine = build(schedules[0].engine, Path(root))
-        with engine.server:
-            for schedule in schedules:
-                with _folder(schedule) as folder:
-                    outcome = asyncio.run(run(schedule, engine, folder, mounted=mounted))
-                    shutil.copy(engine.server.log, folder)
-                    yield _with_logs(outcome, schedule, folder)
-                if not engine.server.healthy():
-                    engine.server.restart()
-
-
-def _run_emulated(schedule: Schedule) -> Outcome:
-    # The engine sees what is mounted later, if it is a child of whoever mounts.
-    mounted = _mounts()
-    with _folder(schedule) as folder:
-        engine = build(EMULATOR, folder)
-        with engine.server:
-            outcome = asyncio.run(run(schedule, engine, folder, mounted=mounted))
-        return _with_logs(outcome, schedule, folder)
-
-
-def _with_logs(outcome: Outcome, schedule: Schedule, folder: Path) -> Outcome:
-    """Keep what the daemon and the engine said where something was found."""
-    if outcome.clean:
-        return outcome
-    kept = Path("out/chaos") / f"{schedule.engine}-{schedule.seed}"
-    kept.mkdir(parents=True, exist_ok=True)
-    for log in folder.rglob("*.log"):
-        shutil.copy(log, kept / log.name)
-    return msgspec.structs.replace(outcome, logs=str(kept))
-
-
-@functools.cache
-def _mounts() -> bool:
-    """Once a process: its mounts are its own from then on."""
-    return own_mounts() is None

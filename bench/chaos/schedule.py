@@ -24,10 +24,15 @@ class Kind(StrEnum):
     REDIS_KILLED = "redis-killed"
     REDIS_FROZEN = "redis-frozen"
     REDIS_FLUSHED = "redis-flushed"
+    REDIS_FULL = "redis-full"
     REDIS_FAILED_OVER = "redis-failed-over"
+    REDIS_DEMOTED = "redis-demoted"
+    REDIS_SET_BACK = "redis-set-back"
     REDIS_SILENT = "redis-silent"
     ENGINE_KILLED = "engine-killed"
+    ENGINE_RESTARTED = "engine-restarted"
     ENGINE_FROZEN = "engine-frozen"
+    ENGINE_HUNG = "engine-hung"
     ANSWERS_SILENT = "answers-silent"
     ANSWERS_RESET = "answers-reset"
     ANSWERS_FAILING = "answers-failing"
@@ -55,9 +60,12 @@ class Kind(StrEnum):
 
 
 # The embedded Valkey has no replica, and nothing lies between it and the daemon.
-NEEDS_EXTERNAL = frozenset({Kind.REDIS_FAILED_OVER, Kind.REDIS_SILENT})
+NEEDS_EXTERNAL = frozenset(
+    {Kind.REDIS_FAILED_OVER, Kind.REDIS_DEMOTED, Kind.REDIS_SET_BACK, Kind.REDIS_SILENT}
+)
 NEEDS_MOUNT = frozenset({Kind.DISK_FULL, Kind.SHM_FULL})
-NEEDS_SHIM = frozenset({Kind.DISK_SLOW, Kind.CLOCK_FORWARD, Kind.CLOCK_BACK})
+# A disk may be full without it, but nobody could tell whether the daemon met that.
+NEEDS_SHIM = NEEDS_MOUNT | {Kind.DISK_SLOW, Kind.CLOCK_FORWARD, Kind.CLOCK_BACK}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,21 @@ import struct
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 SOURCE = Path(__file__).with_name("shim.c")
-_FORM = struct.Struct("qq")
+_FORM = struct.Struct("qqqqqq")
+_CHANGED = struct.Struct("qq")
+
+
+class Felt(NamedTuple):
+    """What the shim has counted so far: looks at a clock that was off, calls that took longer, and calls for which
+    there was no room, below the disk and elsewhere."""
+
+    misled: int
+    delayed: int
+    refused_disk: int
+    refused_elsewhere: int
 
 
 @functools.cache
@@ -34,8 +46,8 @@ def compiled() -> Path | None:
 
 
 class Shim:
-    """What one daemon's processes read: their clock is `offset` seconds off, and each write or sync below `disk` takes
-    `delay` seconds longer."""
+    """What one daemon's processes read: their clock is `offset` seconds off, and each read, write and sync below `disk`
+    takes `delay` seconds longer."""
 
     def __init__(self, library: Path, control: Path, disk: Path) -> None:
         control.write_bytes(bytes(_FORM.size))
@@ -49,7 +61,11 @@ class Shim:
 
     def set(self, *, offset: float = 0.0, delay: float = 0.0) -> None:
         """Let this hold from now on, in seconds."""
-        _FORM.pack_into(self._shared, 0, int(offset * 1e9), int(delay * 1e9))
+        _CHANGED.pack_into(self._shared, 0, int(offset * 1e9), int(delay * 1e9))
+
+    def felt(self) -> Felt:
+        """Return what was counted."""
+        return Felt(*_FORM.unpack_from(self._shared)[2:])
 
     def close(self) -> None:
         """Let go of the file."""

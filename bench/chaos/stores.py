@@ -12,9 +12,16 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
+from redis.exceptions import RedisError
 
 from bench.chaos.paths import Stream
 from bench.rig.process import free_port
+
+UNREACHABLE = (RedisError, OSError)
+ANSWER_SECONDS = 5.0
+NOBODYS = tuple(
+    f"cmdstat_{name}" for name in ("client", "hello", "info", "ping", "psync", "replconf", "replicaof")
+)
 
 
 class Valkey:
@@ -101,11 +108,27 @@ class Pair:
     async def fail_over(self) -> None:
         """Kill the primary, promote its replica as it is, and lead the way there."""
         self.primary.kill()
+        await self._turn()
+        self.way.cut()
+
+    async def demote(self) -> Valkey:
+        """Let the two change roles, and lead new connections to the new primary; return the old one. It keeps its
+        connections, and takes no writes."""
+        before = self.primary
+        await self._turn()
+        await self._follow()
+        return before
+
+    async def part(self) -> None:
+        """Let the replica follow no more."""
+        async with self._servers[1].client() as client:
+            await client.replicaof("NO", "ONE")
+
+    async def _turn(self) -> None:
         self._servers.reverse()
         async with self.primary.client() as client:
             await client.replicaof("NO", "ONE")
         self.way.to = self.primary.address
-        self.way.cut()
 
     async def repair(self) -> None:
         """Let what was killed come back, as the replica of who is in charge."""
@@ -116,6 +139,22 @@ class Pair:
     async def _follow(self) -> None:
         async with self._servers[1].client() as client:
             await client.replicaof("127.0.0.1", str(self.primary.port))
+
+
+async def served(url: str) -> int:
+    """Return how many commands a server has carried out, but for what servers and new clients say. Raises one of
+    `UNREACHABLE`."""
+    async with Redis.from_url(url, decode_responses=True, socket_timeout=ANSWER_SECONDS) as client:
+        counts = await client.info("commandstats")
+    return sum(int(of["calls"]) for name, of in counts.items() if not name.startswith(NOBODYS))
+
+
+async def refused(url: str, word: str) -> int:
+    """Return how many commands a server has refused with an error that begins with `word`. Raises one of
+    `UNREACHABLE`."""
+    async with Redis.from_url(url, decode_responses=True, socket_timeout=ANSWER_SECONDS) as client:
+        errors = await client.info("errorstats")
+    return int(errors.get(f"errorstat_{word}", {"count": 0})["count"])
 
 
 def _binary() -> str:

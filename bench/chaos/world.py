@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ class World:
         """Processes of the daemon that outlive it."""
         self.lives = 1
         """How many processes the engine has been."""
+        self.simulation = f"chaos{schedule.seed}"
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Whom a fault befalls is healed before the next one: a start may take longer than its fault was to last."""
+        self.calling = 0
+        """How many of the simulation's calls are under way."""
         self.disk, self.shm = folder / "disk", folder / "shm"
         self.pair = None if schedule.store == EMBEDDED else Pair(folder)
         self.feed_way = Stream(str(folder / "feed-way"), str(self.disk / "feed"), up=True)

@@ -23,6 +23,7 @@ MODELS = ROOT / ".engines" / "models"
 BASE = "base"
 READY_WITHIN = 300.0
 PORTS = range(15_000, 32_768)
+_ports = PORTS
 _random = random.SystemRandom()
 STOP_WITHIN = 20.0
 
@@ -32,6 +33,13 @@ class EngineFailed(RuntimeError):
     said."""
 
 
+def keep_to_ports(share: int, of: int) -> None:
+    """Let this process find ports in one of so many shares alone: what runs beside it then finds others, also before
+    anybody listens there."""
+    global _ports
+    _ports = PORTS[share::of]
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback interface that nobody listens on now.
 
@@ -39,7 +47,7 @@ def free_port() -> int:
     until it listens, and some connection would have its port by then.
     """
     while True:
-        port = _random.choice(PORTS)
+        port = _random.choice(_ports)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -230,9 +230,14 @@ async def _compare_intents(sidecar: Sidecar, intents: Intents) -> None:
             sidecar.pins, sidecar.mode if sidecar.mode is not sidecar.settings.mode else None
         )
         return
+    pins, mode = decided
     if sidecar.shared is None:
+        # Nobody else takes words back: what is lacking went with a primary whose replica had not followed.
+        lacking = {key: sidecar.pins[key] for key in sidecar.pinned() if pins.get(key) != sidecar.pins[key]}
+        if lacking:
+            await intents.pin_again(lacking)
         return
-    sidecar.pins, mode = decided
+    sidecar.pins = pins
     mode = mode or sidecar.settings.mode
     if mode is not sidecar.mode:
         log.info("an operator's mode holds, set at another daemon", mode=mode, before=sidecar.mode)

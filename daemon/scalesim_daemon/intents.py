@@ -53,6 +53,10 @@ class Intents:
         """Pin an agent until a wall time, and forget pins that are over."""
         await self._set({PIN + other: None for other in over} | {PIN + key: repr(until)})
 
+    async def pin_again(self, pins: Mapping[str, float]) -> None:
+        """Write pins that Redis has lost."""
+        await self._set({PIN + key: repr(until) for key, until in pins.items()})
+
     async def unpin(self, key: str) -> None:
         """End a pin; none is needed."""
         await self._set({PIN + key: None})

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
 
 AWAY = (RedisError, RedisClusterException, OSError)
 """What a client raises while Redis doesn't take or give anything."""
@@ -45,7 +45,24 @@ def open_client(
     }
     if cluster:
         return cast(Redis, RedisCluster.from_url(url, **options))
-    return Redis.from_url(url, redis_connect_func=on_connect, **options)
+    pool = ConnectionPool.from_url(url, redis_connect_func=on_connect, **options)
+    pool.connection_class = _leaving_replicas(pool.connection_class)
+    return Redis.from_pool(pool)
+
+
+def _leaving_replicas(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """Return connections that end where the server takes no writes: it was the primary, and where it was found another
+    one is by now."""
+
+    class Leaving(kind):  # type: ignore[misc, valid-type]
+        async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().read_response(*args, **kwargs)
+            except ReadOnlyError:
+                await self.disconnect(nowait=True)
+                raise
+
+    return Leaving
 
 
 def heed() -> None:

@@ -78,7 +78,7 @@ end
 for _, record in ipairs(decided) do
   redis.call('XADD', decisions, 'MAXLEN', '~', kept, '*', 'record', record)
 end
-return KEYS[2] and redis.call('EXISTS', KEYS[2])
+return KEYS[2] and redis.call('EXPIRE', KEYS[2], keep)
 """
 _KINDS = json.dumps(CLOCK_KINDS)
 
@@ -241,9 +241,10 @@ class Mirror:
         self._restated = False
 
     async def _look(self) -> None:
-        """See whether Redis has what was written. Where something is written to one server its answer tells that."""
+        """See whether Redis has what was written; the answer to each write tells that, too. Its sign lasts as long as
+        what was written last: where Redis's clock was behind meanwhile, both are over at once when it is set right."""
         await _answer(look(self._client))
-        self._there = bool(await _answer(self._client.exists(self._presence)))
+        self._there = bool(await _answer(self._client.expire(self._presence, KEEP_SECONDS)))
         self._looked = monotonic()
 
     async def _restate(self, state: Mapping[str, DueRecord]) -> None:
@@ -308,18 +309,19 @@ class Mirror:
             (_text(prefix_of(simulation)), agents, _fields(clocks.get(simulation)), simulation in closed)
             for simulation, agents in said.items()
         ]
-        if not self._cluster:
-            if simulations or decisions:
-                command = _command(simulations, decisions, self._presence)
-                self._there = bool(await _answer(self._client.eval(*command)))
-                self._looked = monotonic()
+        if not simulations and not decisions:
             return
-        pipeline = self._client.pipeline()
-        for one in simulations:
-            pipeline.eval(*_command([one], ()))
-        if decisions:
-            pipeline.eval(*_command((), decisions))
-        await _answer(pipeline.execute())
+        if self._cluster:
+            pipeline = self._client.pipeline()
+            for one in simulations:
+                pipeline.eval(*_command([one], ()))
+            if decisions:
+                pipeline.eval(*_command((), decisions))
+            pipeline.expire(self._presence, KEEP_SECONDS)
+            there = (await _answer(pipeline.execute()))[-1]
+        else:
+            there = await _answer(self._client.eval(*_command(simulations, decisions, self._presence)))
+        self._there, self._looked = bool(there), monotonic()
 
 
 def _command(simulations: Sequence[_Simulation], decisions: Sequence[str], *asked: str) -> tuple[Any, ...]:

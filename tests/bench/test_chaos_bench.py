@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import zmq
 import zmq.asyncio
@@ -18,7 +19,7 @@ from bench.chaos.enginepath import EnginePath, Manner
 from bench.chaos.page import FIGURES, PAGE, PROMISES, renewed
 from bench.chaos.paths import Stream, Way
 from bench.chaos.play import Tally, blameless
-from bench.chaos.result import Result, conditions, figures, read, write
+from bench.chaos.result import Record, conditions, figures, read
 from bench.chaos.run import not_played
 from bench.chaos.schedule import NEEDS_EXTERNAL, Kind, draw
 from bench.chaos.shim import Shim, compiled
@@ -113,6 +114,7 @@ def test_whole_messages_are_lost_on_a_way_and_no_others(tmp_path: Path) -> None:
                 await near.send_multipart([text, b"tail"])
             heard = [(await asyncio.wait_for(end.recv_multipart(), WITHIN))[1:] for _ in range(4)]
             assert heard == [[b"one", b"tail"]] * 2 + [[b"x" * 1000, b"tail"]] * 2
+            assert (way.spoilt, way.ended) == (3, 0)
             near.setsockopt(zmq.LINGER, 0)
         await way.close()
 
@@ -137,10 +139,12 @@ def test_a_silent_way_never_speaks_again_and_a_new_one_does(tmp_path: Path) -> N
         writer.write(b"b")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(1), 0.1)
+        assert way.spoilt == 1
         fresh, speaking = await asyncio.open_unix_connection(way.listen)
         speaking.write(b"c")
         assert await fresh.read(1) == b"c"
         way.cut()
+        assert way.spoilt == 3
         assert await fresh.read(1) == b""
         for one in (writer, speaking):
             one.close()
@@ -170,6 +174,7 @@ def test_answers_are_spoilt_on_the_daemons_way_alone() -> None:
             path.manner = Manner.SILENT
             with pytest.raises(httpx.ReadTimeout):
                 await client.get("/version", timeout=0.1)
+            assert (path.spoilt, path.failed, path.waiting) == (5, 0, 0)
         await path.close()
 
     with EmulatorServer(EmulatorConfig()) as engine:
@@ -185,6 +190,7 @@ def test_a_clock_jumps_and_a_disk_is_slow_for_whoever_has_the_shim(tmp_path: Pat
         "import os, sys, time; began = time.monotonic(); file = open(sys.argv[1], 'wb', buffering=0); file.write(b'x');"
         "print(time.time(), time.monotonic() - began)"
     )
+    assert shim.felt() == (0, 0, 0, 0)
     shim.set(offset=-5000.0, delay=0.05)
     said = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, str(tmp_path / "file")],
@@ -193,8 +199,10 @@ def test_a_clock_jumps_and_a_disk_is_slow_for_whoever_has_the_shim(tmp_path: Pat
         text=True,
         check=True,
     )
+    felt = shim.felt()
     shim.close()
     now, took = map(float, said.stdout.split())
+    assert felt.misled and felt.delayed and not felt.refused_disk and not felt.refused_elsewhere
     assert abs(time.time() - 5000 - now) < 60
     assert took >= 0.05
 
@@ -202,12 +210,12 @@ def test_a_clock_jumps_and_a_disk_is_slow_for_whoever_has_the_shim(tmp_path: Pat
 def test_the_page_has_every_fault_and_what_was_found(tmp_path: Path) -> None:
     assert set(PROMISES) == set(Kind)
     outcome = not_played(draw(7, "emulator", [Kind.DISK_FULL]), OSError("no room"))
-    held = conditions("a command", 90.0, {Kind.SHM_FULL: "no mounts"})
-    write(tmp_path / "chaos.json", Result({"emulator": held}, [outcome, outcome]))
-    write(tmp_path / "chaos.json", Result({"vllm": held}, []))
-    write(tmp_path / "chaos.json", Result({"emulator": held}, [outcome]))
+    held = conditions("a command", 4, {Kind.SHM_FULL: "no mounts"})
+    record = Record(tmp_path / "chaos.json")
+    record.begin("emulator", held, resume=False)
+    record.add(outcome, 90.0)
     result = read(tmp_path / "chaos.json")
-    assert figures(result) == {
+    assert figures(result.schedules) == {
         "schedules": 1,
         "engines": {"emulator": 1},
         "failed_requests": 0,
@@ -221,6 +229,33 @@ def test_the_page_has_every_fault_and_what_was_found(tmp_path: Path) -> None:
     assert page.startswith("head\n") and page.endswith("\ntail") and "of yore" not in page
     assert "seed 7, divergences: not played: OSError: no room" in page
     assert "shm-full (no mounts)" in page
+    assert "0 of 1" in page, "a fault that nothing felt"
+
+
+def test_a_run_that_was_cut_off_goes_on_at_its_commit(tmp_path: Path) -> None:
+    file = tmp_path / "chaos.json"
+    held = msgspec.structs.replace(conditions("a command", 4, {}), commit="abc")
+    outcomes = [not_played(draw(seed, "emulator", Kind), OSError("no room")) for seed in (1, 2)]
+    for number, outcome in enumerate(outcomes):
+        # Each time another process, which the one before it has left what it had.
+        record = Record(file)
+        played = record.begin("emulator", held, resume=True)
+        assert played == {1} if number else played == frozenset()
+        record.add(outcome, 10.0)
+    Record(file).begin("vllm", held, resume=True)
+    assert read(file).conditions["emulator"].seconds == 20.0
+    assert [outcome.seed for outcome in read(file).schedules] == [1, 2]
+    for other in (
+        msgspec.structs.replace(held, commit="abd"),
+        msgspec.structs.replace(held, commit="abc+"),
+        msgspec.structs.replace(held, command="another"),
+    ):
+        assert Record(file).begin("emulator", other, resume=True) == frozenset()
+    assert Record(file).begin("emulator", held, resume=False) == frozenset()
+    record = Record(file)
+    record.begin("emulator", msgspec.structs.replace(held, commit="abd"), resume=True)
+    record.add(outcomes[1], 10.0)
+    assert [outcome.seed for outcome in read(file).schedules] == [2]
 
 
 def test_the_page_is_as_its_figures_are() -> None:

@@ -37,8 +37,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def mirroring(server: Server, state: dict[str, DueRecord]) -> AsyncIterator[Mirror]:
-    mirror = Mirror(server.url)
+async def mirroring(url: str, state: dict[str, DueRecord]) -> AsyncIterator[Mirror]:
+    mirror = Mirror(url)
     task = asyncio.create_task(mirror.run(lambda: dict(state)))
     try:
         yield mirror
@@ -58,7 +58,11 @@ def runner(kind: str) -> OnServer:
         await server.start()
         state: dict[str, DueRecord] = {}
         try:
-            async with asyncio.timeout(30), client(server.url) as redis, mirroring(server, state) as mirror:
+            async with (
+                asyncio.timeout(30),
+                client(server.url) as redis,
+                mirroring(server.url, state) as mirror,
+            ):
                 await body(Scene(server, mirror, redis, state))
         finally:
             await server.stop()

@@ -310,7 +310,7 @@ def hear(gate: Gate, population: Population, numbered: Iterable[tuple[int, list[
 def known(population: Population, called: Collection[str] = ()) -> dict[str, object]:
     """What the daemon makes of a feed: estimates, memory and requests in flight, agent by agent. How long a
     step is, and so what is overdue and gives way to what comes next, each learns from the steps that it has seen.
-    That who was `called` has met somebody or come to a place is known to whoever heard the call: nothing restates it."""
+    That who was `called` has met somebody or come to a place is known to who heard the call: nothing restates it."""
     blend = population._voices["src"].blend
     keys = {*population.agents, *population.board.agents()}
 

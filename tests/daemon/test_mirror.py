@@ -148,7 +148,7 @@ def test_the_mirror_lags_by_a_tenth_of_a_second_at_most(on_server: OnServer) -> 
     async def body(scene: Scene) -> None:
         lags = []
         for number in range(6):
-            async with mirroring(scene.server, {}) as mirror:
+            async with mirroring(scene.server.url, {}) as mirror:
                 for agent in range(1000):
                     mirror.mark(f"s{number}/{agent}", record(agent))
                 await mirror.drained()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from redis.exceptions import ConnectionError
 
+from bench.chaos.paths import Stream
 from scalesim_daemon.store import Mirror
 from tests.daemon.mirror_scene import DAY, OnServer, Scene, mirroring, record
 from tests.daemon.stores import SERVERS, client
@@ -23,7 +24,7 @@ def test_what_a_killed_daemon_left_expires_and_is_replaced(on_server: OnServer) 
         await scene.mirror.drained()
         assert all([0 < await scene.redis.ttl(key) <= DAY for key in await scene.redis.keys("*")])
         after = {"s/moved": record(9.0, clock="sim_seconds")}
-        async with mirroring(scene.server, after) as next_daemon:
+        async with mirroring(scene.server.url, after) as next_daemon:
             next_daemon.mark("s/new", record(1.0))
             await next_daemon.drained()
         assert await scene.dues("s") == {"new": 1.0}
@@ -85,6 +86,40 @@ def test_a_write_that_fails_is_done_again_with_what_is_newest(
     on_server(body)
 
 
+def test_a_primary_that_became_a_replica_is_left() -> None:
+    async def body() -> None:
+        before, after = SERVERS["external"](), SERVERS["external"]()
+        await before.start()
+        await after.start()
+        way = Stream("127.0.0.1:0", before.url.removeprefix("redis://").removesuffix("/0"))
+        await way.start()
+        state = {"s/still": record()}
+        try:
+            async with (
+                asyncio.timeout(30),
+                client(before.url) as old,
+                client(after.url) as new,
+                mirroring(f"redis://{way.listen}/0", state) as mirror,
+            ):
+                await mirror.drained()
+                # New connections lead to the new primary, and the one that there is stays.
+                way.to = after.url.removeprefix("redis://").removesuffix("/0")
+                host, _, port = way.to.partition(":")
+                # What it is given at first is not left as a file here.
+                await old.config_set("repl-diskless-load", "swapdb")
+                await old.replicaof(host, port)
+                mirror.mark("s/busy", record(1.0))
+                due = "ss:{s}:due:step"
+                while dict(await new.zrange(due, 0, -1, withscores=True)) != {"still": 7.0, "busy": 1.0}:
+                    await new.ping()
+        finally:
+            await way.close()
+            await before.stop()
+            await after.stop()
+
+    asyncio.run(body())
+
+
 def test_a_restart_that_no_write_noticed_is_noticed(on_server: OnServer) -> None:
     async def body(scene: Scene) -> None:
         scene.mark("s/a", record())
@@ -111,6 +146,27 @@ def test_a_loss_of_all_data_is_noticed_though_the_connection_stays(on_server: On
             scene.mark("s/busy", record(1.0))
             await asyncio.sleep(0.01)
         assert await scene.redis.hget("ss:{s}:clock", "now") == "1.0"
+
+    on_server(body)
+
+
+def test_what_expires_since_a_clock_was_behind_is_told_again(on_server: OnServer) -> None:
+    async def body(scene: Scene) -> None:
+        scene.mark("s/still", record())
+        await scene.mirror.drained()
+        (presence,) = await scene.redis.keys("ss:mirror:*")
+        # The server's clock goes back by more than a day: what it has lasts so much longer.
+        for key in await scene.redis.keys("*"):
+            await scene.redis.expire(key, 3 * DAY)
+        scene.mark("s/busy", record(1.0))
+        while await scene.redis.ttl(presence) > DAY:
+            await scene.redis.ping()
+        # It is set right: what was written meanwhile is over.
+        for key in await scene.redis.keys("*"):
+            if await scene.redis.ttl(key) <= DAY:
+                await scene.redis.delete(key)
+        while await scene.dues("s") != {"still": 7.0, "busy": 1.0}:
+            await scene.redis.ping()
 
     on_server(body)
 
@@ -149,7 +205,7 @@ def test_without_redis_nothing_is_lost_and_nobody_waits() -> None:
     async def body() -> None:
         server = SERVERS["external"]()
         state = {f"s/{number}": record(number) for number in range(10)}
-        async with asyncio.timeout(30), mirroring(server, state) as mirror:
+        async with asyncio.timeout(30), mirroring(server.url, state) as mirror:
             started = time.monotonic()
             for number in range(10_000):
                 mirror.mark(f"s/{number % 20}", record(number))

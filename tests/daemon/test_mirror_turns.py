@@ -92,7 +92,7 @@ def test_a_connection_that_falls_silent_is_given_up(
         host, port = server.sockets[0].getsockname()
         scene.server.url = f"redis://{host}:{port}/0"
         state = {"s/still": record()}
-        async with server, mirroring(scene.server, state) as mirror:
+        async with server, mirroring(scene.server.url, state) as mirror:
             await mirror.drained()
             relay.cut = True
             mirror.mark("s/a", record(3.0))
