@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import choose_encoder
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.requests import ClientDisconnect
 
 from scalesim_client.events import MAX_ID_BYTES
 from scalesim_daemon import report_agents, report_engines, report_estimators, report_items
@@ -55,6 +56,8 @@ STATUS_OF: dict[type[Exception], int] = {
     MalformedMessage: 400,
     report_agents.UnknownAgent: 404,
     MessageTooLarge: 413,
+    # Whoever went away hears no answer; without one it would be an error of the server's.
+    ClientDisconnect: 400,
     **STEERING_STATUS_OF,
 }
 

@@ -32,6 +32,7 @@ from scalesim_daemon.feed import Feed
 from scalesim_daemon.fleet.population import SharedPopulation
 from scalesim_daemon.logs import configure_logging
 from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.lora_forgetting import keep_loras_few
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.population import Population
 from scalesim_daemon.recording.recorder import open_recorder
@@ -130,13 +131,15 @@ async def running(settings: Settings, reread: Callable[[], Settings] | None = No
             *keeping,
             sidecar.hub.run(),
             keep_history(sidecar),
+            keep_loras_few(sidecar),
             feed.run(),
             sidecar.run(),
             *(driver.run() for driver in sidecar.drivers.values()),
         ):
             stack.callback(group.create_task(part).cancel)
         app = build_api(sidecar)
-        sidecar.api_url = await _serving(stack, group, app, doors["api"])
+        proxies = [str(network) for network in settings.api.trusted_proxies]
+        sidecar.api_url = await _serving(stack, group, app, doors["api"], proxies)
         # A server that stops waits for its streams.
         stack.callback(sidecar.hub.close)
         if "sscheduler" in doors:
@@ -322,9 +325,15 @@ def _doors(stack: AsyncExitStack, settings: Settings) -> dict[str, socket.socket
 
 
 async def _serving(
-    stack: AsyncExitStack, group: asyncio.TaskGroup, app: Any, door: socket.socket, **options: bool
+    stack: AsyncExitStack,
+    group: asyncio.TaskGroup,
+    app: Any,
+    door: socket.socket,
+    proxies: Sequence[str] = (),
+    **options: bool,
 ) -> str:
-    """Serve an ASGI application until the stack unwinds; return its URL once it answers."""
+    """Serve an ASGI application until the stack unwinds; return its URL once it answers. Of `proxies` alone is believed
+    for whom they ask: uvicorn would believe this host, or what a variable of its own names."""
     server = _Server(
         uvicorn.Config(
             app,
@@ -335,6 +344,7 @@ async def _serving(
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
+            forwarded_allow_ips=list(proxies),
             **options,  # type: ignore[arg-type]  # mypy spreads bools over every parameter
         )
     )

@@ -120,6 +120,9 @@ class _Connection(h11.Connection):
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._pieces = self._bytes = self._discarded = 0
+            # What comes in one piece is whole before h11 looks at its length.
+            if sum(len(name) + len(value) for name, value in event.headers) > MOST_HEADER_BYTES:
+                raise h11.RemoteProtocolError("the headers are too long")
         elif isinstance(event, h11.Data):
             self._pieces += 1
             self._bytes += len(event.data)

@@ -140,6 +140,8 @@ class Gate:
     def __init__(self, now: float = 0.0) -> None:
         # In the order in which they were last heard.
         self._sources: dict[str, _Source] = {}
+        # Who spoke without numbers before it was let go.
+        self._let_go_of: dict[str, Stream] = {}
         self._now = self._swept = now
         self._latest: _Source | None = None
         self.counts: Counter[str] = Counter()
@@ -166,7 +168,17 @@ class Gate:
         if gone is None:
             self._swept = now
             return ()
-        return (Closed(self._sources.pop(gone).stream),)
+        return (self._let_go(gone),)
+
+    def _let_go(self, topic: str) -> Closed:
+        """End a stream whose source hasn't said that it ends. One without numbers is taken at its word when it speaks
+        again, and may not open its stream anew: who it is stays known, as long as there are not many."""
+        source = self._sources.pop(topic)
+        if source.sequence.last < 0 and source.stream != _unopened(topic):
+            self._let_go_of[topic] = source.stream
+            if len(self._let_go_of) > MAX_SOURCES:
+                del self._let_go_of[next(iter(self._let_go_of))]
+        return Closed(source.stream)
 
     def _gone(self) -> Iterator[str]:
         for topic, source in self._sources.items():
@@ -220,7 +232,8 @@ class Gate:
                 self.counts["unopened"] += 1
                 return Verdict(refused=[*refused, Refused("stream.opened", _FULL)], resync=True)
             forgotten = room
-            source = self._sources[topic] = _Source(Stream(topic, topic.replace("/", "-"), 0, "wall_seconds"))
+            before = self._let_go_of.pop(topic, None)
+            source = self._sources[topic] = _Source(before or _unopened(topic), stale=before is not None)
         if source is None:
             self.counts["unopened"] += 1
             return Verdict(refused=refused, resync=True)
@@ -255,8 +268,7 @@ class Gate:
             return []
         for topic, source in self._sources.items():
             if source.peer is None or source.stale or self._now - source.heard >= SILENT_SECONDS:
-                del self._sources[topic]
-                return [Closed(source.stream)]
+                return [self._let_go(topic)]
         return None
 
     def _open(
@@ -286,6 +298,7 @@ class Gate:
             return Verdict(
                 admitted, refused, True, known.stale, last_seq=known.sequence.last, accepted=1 + len(rest)
             )
+        self._let_go_of.pop(topic, None)
         source = self._sources[topic] = _Source(stream, Sequence(-1 if seq is None else seq))
         # A source that opens at a later number has said things that this daemon never heard.
         source.stale = bool(seq)
@@ -343,3 +356,8 @@ class Gate:
         self.counts["unknown"] += 1
         known = refusal.type in self.unknown_types or len(self.unknown_types) < MAX_COUNTED_NAMES
         self.unknown_types[refusal.type if known else "other"] += 1
+
+
+def _unopened(topic: str) -> Stream:
+    """Return what a source is taken for that speaks without numbers and hasn't opened its stream."""
+    return Stream(topic, topic.replace("/", "-"), 0, "wall_seconds")

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from scalesim_adapters.base import MemoryKind
 from scalesim_daemon.plan import Step
 
+# Beyond that, what was brought in first of what lies unused counts as gone for good: names may never come again.
+MOST_BROUGHT = 200_000
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -44,6 +47,8 @@ class Ledger:
         before = self._brought.get(what, 0)
         self.reloads[step.kind] += step.start < before
         self._brought[what] = max(before, step.stop)
+        if len(self._brought) > MOST_BROUGHT:
+            del self._brought[next(iter(self._brought))]
 
     def used_up(self, kind: MemoryKind, key: str) -> None:
         """An item was used, or is gone for good: to load it once more is no churn."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from io import BufferedReader
 from itertools import chain
@@ -25,6 +24,8 @@ import structlog
 
 from scalesim_adapters import lorafiles
 from scalesim_daemon.dirlock import DirectoryInUse, lock_directory
+from scalesim_daemon.lorafolders import allocate, bytes_of, files_of, make_folder, target
+from scalesim_daemon.lorarecords import Entry, Records
 from scalesim_daemon.rootedfiles import fill, open_below
 from scalesim_daemon.settings import ConfigError, LoraSettings
 
@@ -32,6 +33,8 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 COPIED_AT_ONCE = 1 << 20
 # A reader that has just followed a link may not have opened the file behind it yet.
 READERS_SECONDS = 0.05
+# LoRAs that nobody uses and that are known all the same: their names may come again.
+MOST_UNUSED = 10_000
 
 log = structlog.get_logger(__name__)
 
@@ -55,14 +58,6 @@ class Recovery:
     dropped: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    name: str
-    link: Path
-    original: Path
-    bytes: int
-
-
 class LoraLibrary:
     """The links in `links_dir` and the copies in `staging_dir`, together at most `staging_bytes`. A LoRA and its files,
     all symbolic links followed, lie under one of `roots`; None: anywhere.
@@ -75,8 +70,8 @@ class LoraLibrary:
     ) -> None:
         self._roots = None if roots is None else [root.resolve() for root in roots]
         self._links = links_dir.absolute()
-        self._records = self._links / ".originals"
         self._work = self._links / ".work"
+        self._records = Records(self._links, self._work)
         # Libraries with other links may stage into the same directory: each has its own part of it.
         part = hashlib.sha256(os.fsencode(self._links)).hexdigest()[: lorafiles.DIGITS]
         self._staging = staging_dir.absolute()
@@ -85,10 +80,11 @@ class LoraLibrary:
         self._budget = staging_bytes
         self._mutex = Lock()
         self._locked: int | None = None
-        self._entries: dict[str, _Entry] = {}
-        self._newest: dict[str, _Entry] = {}
+        # In the order in which they were last linked.
+        self._entries: dict[str, Entry] = {}
+        self._newest: dict[str, Entry] = {}
         self._staged: dict[str, int] = {}
-        self._hashes: dict[tuple[int, int, int, int], str] = {}
+        self._hashes: dict[Path, dict[tuple[int, int, int, int], str]] = {}
 
     @classmethod
     def open(cls, settings: LoraSettings, roots: Sequence[Path] | None = None) -> LoraLibrary:
@@ -111,6 +107,11 @@ class LoraLibrary:
         }
         return known, self._free
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there may be any to forget."""
+        return len(self._entries) > MOST_UNUSED
+
     def path(self, name: str) -> Path:
         """Return the link to load a LoRA from."""
         return self._entry(name).link
@@ -123,10 +124,10 @@ class LoraLibrary:
         with self._mutex:
             self._check_locked()
             link = self._links / f"{_slug(name)}-{self._content_hash(original)}"
-            entry = _Entry(name, link, original, _size(original))
-            if self._entries.get(link.name) != entry:
-                self._write_record(entry)
-            if not self._is_staged(link) and _target(link) != original:
+            entry = Entry(name, link, original, bytes_of(original))
+            if self._entries.pop(link.name, None) != entry:
+                self._records.write(entry)
+            if not self._is_staged(link) and target(link) != original:
                 self._point(link, original)
             self._entries[link.name] = self._newest[name] = entry
             return link
@@ -140,7 +141,7 @@ class LoraLibrary:
                 return
             self._drop_copy(entry)
             self._allowed(name, entry.original)
-            size = _size(entry.original)
+            size = bytes_of(entry.original)
             if size > self._free:
                 raise NoRoom(
                     f"LoRA {name} has {size} bytes, {self._free} of {self._budget} for staging are free"
@@ -165,23 +166,38 @@ class LoraLibrary:
                 if entry.name == name and entry is not newest and self._is_true(entry.link, entry.original):
                     self._drop_copy(entry)
 
+    def forget(self, bound: Collection[str], links: Collection[str]) -> int:
+        """Remove the links of LoRAs that aren't staged, whose names nobody has `bound`, or whose content is an older
+        one, and that aren't among the `links` that engines have; those that were linked last stay. Return how many
+        have gone."""
+        with self._mutex:
+            self._check_locked()
+            unused = [entry for entry in self._entries.values() if not self._is_used(entry, bound, links)]
+            gone = unused[: max(0, len(unused) - MOST_UNUSED)]
+            for entry in gone:
+                self._drop_link(entry)
+            originals = {entry.original for entry in self._entries.values()}
+            for folder in {entry.original for entry in gone} - originals:
+                self._hashes.pop(folder, None)
+            return len(gone)
+
     def recover(self) -> Recovery:
         """Take the directories and read what links there are; let those that dangle point to their original,
         and then drop copies that no link points to. Raises `DirectoryInUse` where another daemon works."""
         with self._mutex:
-            for directory in (self._links, self._records, self._work, self._copies):
+            for directory in (self._links, self._records.folder, self._work, self._copies):
                 directory.mkdir(parents=True, exist_ok=True)
             self._check_owner()
             if self._locked is None:
                 self._locked = lock_directory(self._links)
             repaired, broken = [], []
-            for entry in self._read_records():
+            for entry in self._records.read():
                 try:
                     self._allowed(entry.name, entry.original)
                 except (LoraError, OSError) as error:
                     log.warning("link to a LoRA no longer used", error=str(error))
                     # An engine may still have it by that link: it leads to the original, and its copy goes.
-                    if _target(entry.link) not in (None, entry.original):
+                    if target(entry.link) not in (None, entry.original):
                         self._point(entry.link, entry.original)
                     continue
                 if not self._is_whole(entry):
@@ -204,7 +220,7 @@ class LoraLibrary:
     def _free(self) -> int:
         return max(0, self._budget - sum(list(self._staged.values())))
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> Entry:
         try:
             return self._newest[name]
         except KeyError:
@@ -225,7 +241,7 @@ class LoraLibrary:
         original = _real(name, original)
         if self._roots is None:
             return original
-        for path in chain((original,), (_real(name, file) for file in _files(original))):
+        for path in chain((original,), (_real(name, file) for file in files_of(original))):
             if not any(path.is_relative_to(root) for root in self._roots):
                 where = ", ".join(map(str, self._roots)) or "none is set, and other hosts may bring events"
                 raise LoraError(
@@ -238,55 +254,54 @@ class LoraLibrary:
 
     # Links
 
+    def _is_used(self, entry: Entry, bound: Collection[str], links: Collection[str]) -> bool:
+        wanted = entry.name in bound and self._newest.get(entry.name) is entry
+        return wanted or str(entry.link) in links or entry.link.name in self._staged
+
+    def _drop_link(self, entry: Entry) -> None:
+        """A record without its link is one that is made again, a link without its record would stay for ever."""
+        entry.link.unlink(missing_ok=True)
+        self._records.drop(entry)
+        del self._entries[entry.link.name]
+        if self._newest.get(entry.name) is entry:
+            del self._newest[entry.name]
+
     def _is_staged(self, link: Path) -> bool:
         copy = self._copies / link.name
-        return _target(link) == copy and lorafiles.lacks(copy) is None
+        return target(link) == copy and lorafiles.lacks(copy) is None
 
-    def _is_whole(self, entry: _Entry) -> bool:
+    def _is_whole(self, entry: Entry) -> bool:
         """Whether the link points to its original, or to what has the content that its name tells."""
-        target = _target(entry.link)
-        if target is None:
+        folder = target(entry.link)
+        if folder is None:
             return False
         return (
-            lorafiles.lacks(target) is None if target == entry.original else self._is_true(entry.link, target)
+            lorafiles.lacks(folder) is None if folder == entry.original else self._is_true(entry.link, folder)
         )
 
-    def _point(self, link: Path, target: Path) -> None:
+    def _point(self, link: Path, folder: Path) -> None:
         fresh = self._work / link.name
         fresh.unlink(missing_ok=True)
-        fresh.symlink_to(target)
+        fresh.symlink_to(folder)
         fresh.replace(link)
-
-    def _write_record(self, entry: _Entry) -> None:
-        fresh = self._work / f"{entry.link.name}.json"
-        with fresh.open("w", encoding="utf-8") as file:
-            json.dump({"name": entry.name, "original": str(entry.original), "bytes": entry.bytes}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._records / fresh.name)
-
-    def _read_records(self) -> Iterator[_Entry]:
-        for path in sorted(self._records.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                original, size = Path(str(record["original"])), int(record["bytes"])
-                yield _Entry(str(record["name"]), self._links / path.stem, original, size)
-            except (ValueError, KeyError, TypeError) as error:
-                log.warning("record of a LoRA's original is unreadable", path=str(path), error=str(error))
 
     # Content
 
     def _content_hash(self, directory: Path) -> str:
         """Hash the names and bytes of what an engine loads. A file is read again only when it has changed."""
         total = hashlib.sha256()
+        before, hashes = self._hashes.get(directory, {}), {}
         for path in _content(directory):
             status = path.stat()
             key = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-            if key not in self._hashes:
-                with self._reading(path) as file:
-                    self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{path.name} {self._hashes[key]}\n".encode())
+            hashes[key] = before.get(key) or self._hash(path)
+            total.update(f"{path.name} {hashes[key]}\n".encode())
+        self._hashes[directory] = hashes
         return total.hexdigest()[: lorafiles.DIGITS]
+
+    def _hash(self, path: Path) -> str:
+        with self._reading(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _is_true(self, link: Path, directory: Path) -> bool:
         """Whether the directory has the content that the link's name tells."""
@@ -297,14 +312,14 @@ class LoraLibrary:
 
     # Copies
 
-    def _copy(self, entry: _Entry) -> None:
+    def _copy(self, entry: Entry) -> None:
         """Make a complete copy in `_copying`. All of its space is taken before anything is written there."""
         self._remove(self._copying)
         try:
-            self._copying.mkdir()
-            sources = _files(entry.original)
+            make_folder(self._copying, entry.original)
+            sources = files_of(entry.original)
             for source in sources:
-                _allocate(self._copying / source.name, source.stat().st_size)
+                allocate(self._copying / source.name, source)
             for source in sources:
                 with self._reading(source) as original:
                     fill(self._copying / source.name, original, COPIED_AT_ONCE)
@@ -317,9 +332,9 @@ class LoraLibrary:
             self._remove(self._copying)
             raise LoraError(f"LoRA {entry.name}: {entry.original} changed since it was bound: bind it again")
 
-    def _drop_copy(self, entry: _Entry) -> None:
+    def _drop_copy(self, entry: Entry) -> None:
         copy = self._copies / entry.link.name
-        if _target(entry.link) == copy:
+        if target(entry.link) == copy:
             if not self._is_true(entry.link, entry.original):
                 raise LoraError(f"LoRA {entry.name}: {entry.original} is gone or changed, its copy stays")
             self._point(entry.link, entry.original)
@@ -330,14 +345,15 @@ class LoraLibrary:
         if copy.exists():
             shutil.rmtree(copy)
         self._staged.pop(copy.name, None)
+        self._hashes.pop(copy, None)
 
     def _drop_unused(self) -> int:
         self._staged.clear()
-        used = {_target(path) for path in self._links.iterdir() if path.is_symlink()}
+        used = {target(path) for path in self._links.iterdir() if path.is_symlink()}
         dropped = 0
         for copy in [*self._copies.iterdir(), self._copying]:
             if copy in used:
-                self._staged[copy.name] = _size(copy)
+                self._staged[copy.name] = bytes_of(copy)
             elif copy.exists():
                 self._remove(copy)
                 dropped += 1
@@ -361,31 +377,8 @@ def _real(name: str, path: Path) -> Path:
         raise LoraError(f"LoRA {name}: {str(path)!r} leads nowhere: {error}") from None
 
 
-def _target(link: Path) -> Path | None:
-    try:
-        return link.readlink()
-    except OSError:
-        return None
-
-
 def _content(directory: Path) -> list[Path]:
     lacking = lorafiles.lacks(directory)
     if lacking is not None:
         raise LoraError(f"{directory} is no LoRA: {lacking}")
     return [path for name in (lorafiles.CONFIG, *lorafiles.WEIGHTS) if (path := directory / name).is_file()]
-
-
-def _files(directory: Path) -> list[Path]:
-    """What a copy takes: no engine looks into subdirectories, where training leaves its checkpoints."""
-    return [path for path in sorted(directory.iterdir()) if path.is_file()] if directory.is_dir() else []
-
-
-def _allocate(path: Path, size: int) -> None:
-    """Make a file of `size` bytes that can be written without running out of room."""
-    with path.open("xb") as file:
-        if size:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in _files(directory))

@@ -12,13 +12,24 @@ from pydantic import AfterValidator
 
 ENDPOINT = re.compile(r"tcp://([^/\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)|ipc://\S+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_USER_INFO = re.compile(r"(\w+://)[^\s/]*@")
-_QUERY = re.compile(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*")
+# As far as it goes in a text, without what closes a bracket, a quotation or a sentence.
+_URL = re.compile(r"(\w+://)(\S+?)(?=[)\],.;:'\"]*(?:\s|$))")
+_ESCAPED = "with what a password has of /, ?, #, @ and blanks escaped, as in %2F"
 
 
 def redacted(text: str) -> str:
-    """Return a text without what may be secret in its URLs: what stands before the @, and behind the ?."""
-    return _QUERY.sub(r"\1?***", _USER_INFO.sub(r"\1***@", text))
+    """Return a text without what may be secret in its URLs: what stands before the last @, and behind the ?. A
+    password that should have been escaped may have either: then nothing is left."""
+    return _URL.sub(_hidden, text)
+
+
+def _hidden(url: re.Match[str]) -> str:
+    scheme, rest = url.groups()
+    secret, at, public = rest.rpartition("@")
+    if "?" in secret:
+        return f"{scheme}***"
+    where, query, _ = public.partition("?")
+    return f"{scheme}{at and '***@'}{where}{query and '?***'}"
 
 
 def _absolute(path: Path) -> Path:
@@ -72,21 +83,26 @@ def _template(text: str) -> str:
 
 
 def _http(url: str) -> str:
-    parts = urlsplit(url)
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.port == 0
-        or re.search(r"\s", url)
-    ):
-        raise ValueError(f"{url!r} is no URL of an engine: write http://host:port")
+    if _scheme(url) not in ("http", "https") or not urlsplit(url).hostname:
+        told = redacted("".join(url.split()))
+        raise ValueError(f"{told!r} is no URL of an engine: write http://host:port, {_ESCAPED}")
     return url.rstrip("/")
 
 
 def _redis(url: str) -> str:
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("write redis://host:port/db, rediss://... or unix:///path")
+    if _scheme(url) not in ("redis", "rediss", "unix"):
+        raise ValueError(f"write redis://host:port/db, rediss://... or unix:///path, {_ESCAPED}")
     return url
+
+
+def _scheme(url: str) -> str:
+    """Return a URL's scheme, nothing where it is none; what is wrong with it may be a password, and isn't told."""
+    try:
+        parts = urlsplit(url)
+        odd = parts.port == 0 or "@" in parts.path + parts.fragment or re.search(r"\s", url)
+    except ValueError:
+        return ""
+    return "" if odd else parts.scheme
 
 
 def _simulation(name: str) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -134,7 +135,8 @@ class BroadcastSettings(Section):
 class ApiSettings(Section):
     """Where the REST API listens; port 0 takes a free one. With any token set everybody needs one: an admin's does
     everything, a viewer's reads, a publisher's brings events. Each stands here, or alone in a file. Each other host
-    may ask `requests_per_second`."""
+    may ask `requests_per_second`. Requests that come from `trusted_proxies`, addresses or networks, are those of the
+    hosts that they name in `X-Forwarded-For`."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     viewer_token: SecretStr | None = None
@@ -144,6 +146,7 @@ class ApiSettings(Section):
     admin_token: SecretStr | None = None
     admin_token_file: AbsolutePath | None = None
     requests_per_second: Annotated[float, Field(gt=0)] = 500.0
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     host: str = "127.0.0.1"
 
     @field_validator("viewer_token_file", "publisher_token_file", "admin_token_file")

@@ -37,6 +37,8 @@ SETTLE_SECONDS = 1.0
 NOT_ASKED = "not probed yet"
 # Beyond that, the one that was called by longest ago is taken for an agent's key again.
 MOST_SESSIONS = 20_000
+# Of an engine that doesn't tell how many LoRAs it holds, so many of those that were used last are taken for held.
+MOST_LORAS = 20_000
 
 
 class LoraPlaces:
@@ -68,7 +70,7 @@ class LoraPlaces:
         leaves the host leaves its slot too."""
         self.host[name] = None
         self.host.move_to_end(name)
-        while self.host_places is not None and len(self.host) > self.host_places:
+        while len(self.host) > (MOST_LORAS if self.host_places is None else self.host_places):
             self.device.pop(self.host.popitem(last=False)[0], None)
         self.device[name] = None
         self.device.move_to_end(name)

@@ -37,7 +37,7 @@ async def front(sidecar: Sidecar) -> AsyncIterator[httpx.AsyncClient]:
     gateway = Gateway(sidecar)
     door = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        gateway, log_level="warning", lifespan="off", server_header=False, date_header=False
+        gateway, log_config=None, log_level="warning", lifespan="off", server_header=False, date_header=False
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve([door]))

@@ -186,6 +186,32 @@ def test_who_asks_oddly_is_read_so_far_and_no_further(
     asyncio.run(scene())
 
 
+def test_who_goes_away_before_all_is_said_is_no_error_of_ours(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with guarded(tmp_path) as (sidecar, port):
+            for method, path in (
+                ("POST", "events"),
+                ("POST", "update"),
+                ("POST", "evict"),
+                ("PUT", "pins/town/a"),
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                head = f"{method} /v1/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n".encode()
+                writer.write(
+                    head + TAGGED + b"Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n"
+                )
+                # It is asked for what it has to say.
+                assert b" 100 " in await reader.readuntil(b"\r\n")
+                writer.close()
+            assert sidecar.counts["messages"] == 0
+
+    asyncio.run(scene())
+    # The daemon has ended, and with it all that was under way.
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
 def test_no_answer_waits_for_an_acknowledgement() -> None:
     settings = Settings(api=ApiSettings(port=0))
     with _doors(AsyncExitStack(), settings)["api"] as door, socket.create_connection(door.getsockname()):

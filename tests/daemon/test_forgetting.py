@@ -169,6 +169,36 @@ def test_who_opens_again_by_a_door_without_numbers_may_be_silent_for_a_day() -> 
     assert _closed(gate, GONE_SECONDS) == ["one"]
 
 
+def test_who_comes_back_by_a_door_without_numbers_is_who_it_was() -> None:
+    gate = Gate()
+    (came,) = gate.admit("town", None, [opened("town")]).admitted
+    assert _closed(gate, GONE_SECONDS) == ["town"]
+    back = gate.admit("town", None, [{"type": "agent.woken", "agent": "a"}])
+    assert [one.stream for one in back.admitted] == [came.stream]
+    # What it said before is lost: it is asked for.
+    assert back.resync and gate.streams() == {"town": (came.stream, True)}
+    told = gate.admit("town", None, [{"type": "state.snapshot", "part": 0, "of": 1, "events": []}])
+    assert not told.resync
+    gate.admit("town", None, [{"type": "stream.closed"}])
+    # Who closed its stream may be anybody the next time.
+    assert gate.admit("town", None, []).admitted == []
+    assert gate.streams()["town"][0] == Stream("town", "town", 0, "wall_seconds")
+
+
+def test_who_was_displaced_is_remembered_as_long_as_there_are_not_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scalesim_daemon.gate.MAX_SOURCES", 3)
+    gate = Gate()
+    for number in range(7):
+        gate.admit(str(number), None, [opened(str(number))])
+    assert list(gate.streams()) == ["4", "5", "6"]
+    (closed, said) = gate.admit("3", None, [{"type": "agent.woken", "agent": "a"}]).admitted
+    assert isinstance(closed, Closed) and said.stream.simulation == "sim"
+    (_, said) = gate.admit("0", None, [{"type": "agent.woken", "agent": "a"}]).admitted
+    assert said.stream.simulation == "0", "the first of all is forgotten"
+
+
 def test_publishers_that_crashed_make_room_for_others() -> None:
     gate = Gate()
     for number in range(MAX_SOURCES):

@@ -52,6 +52,23 @@ def test_files_that_are_links_are_copied(library: LoraLibrary, tmp_path: Path) -
     assert weights(link) == weights(blobs)
 
 
+@pytest.mark.parametrize(("folder", "file"), [(0o700, 0o600), (0o755, 0o640), (0o555, 0o444)])
+def test_nobody_can_read_a_copy_who_cannot_read_the_original(
+    library: LoraLibrary, tmp_path: Path, folder: int, file: int
+) -> None:
+    original = make_lora(tmp_path / "alice", b"a")
+    for path in original.iterdir():
+        path.chmod(file)
+    original.chmod(folder)
+    link = library.link("alice", original)
+    library.stage("alice")
+    copy = link.readlink()
+    assert copy != original
+    # The daemon itself can write and remove it.
+    assert copy.stat().st_mode & 0o777 == folder | 0o700
+    assert {path.stat().st_mode & 0o777 for path in copy.iterdir()} == {file | 0o600}
+
+
 def test_what_was_trained_anew_in_place_is_staged_and_unstaged_beside_what_it_was(
     library: LoraLibrary, tmp_path: Path
 ) -> None:

@@ -119,7 +119,9 @@ class Gateway:
 
     async def _hold(self, engine: str, model: str | None) -> None:
         """Wait while the model is a LoRA that is being loaded there: before that nobody knows its name."""
-        if model is None:
+        info = self._sidecar.drivers[engine].view.info
+        if model is None or (info is not None and model in info.base_models):
+            # Whoever gives a LoRA the name of a base model holds nobody up.
             return
         deadline = asyncio.get_running_loop().time() + HELD_SECONDS
         held = False
