@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 import httpx
 import msgspec
 
@@ -27,6 +28,8 @@ from scalesim_adapters.base import (
 
 # Both engines' servers close a connection that was idle for 5 s: ours has to be given up before.
 LIMITS = httpx.Limits(keepalive_expiry=2.0)
+
+Result = TypeVar("Result")
 
 may_send: ContextVar[Callable[[], bool] | None] = ContextVar("may_send", default=None)
 """Asked, where it is set, at the last moment before a request leaves; where it says no, `Revoked` is raised instead."""
@@ -49,6 +52,30 @@ async def within(deadline: float, what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise DeadlineExceeded(f"{what} did not answer within {deadline:g} s") from error
+
+
+async def cancelled_by_anyio(work: Coroutine[Any, Any, Result]) -> Result:
+    """Await the work in a task of its own, to which a cancellation comes by anyio.
+
+    From that alone httpcore shields what it must not leave half done: cancelled by asyncio while it gives a connection
+    back, that is in use for ever (encode/httpcore#830, #1115). The answer that has come by then is lost all the same.
+    """
+    scope = anyio.CancelScope()
+
+    async def within_scope() -> Result:
+        with scope:
+            return await work
+        raise asyncio.CancelledError
+
+    task = asyncio.create_task(within_scope())
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        scope.cancel()
+        # Whoever is cancelled again doesn't wait for the end; the task comes to it.
+        await asyncio.shield(asyncio.gather(task, return_exceptions=True))
+        raise
+    return task.result()
 
 
 class Http:
@@ -98,7 +125,7 @@ class Http:
         headers = {"x-request-id": f"scalesim-{self._name}-{secrets.token_hex(8)}"}
         async with within(deadline, path):
             try:
-                return await self._request(method, path, body, headers)
+                return await cancelled_by_anyio(self._request(method, path, body, headers))
             except httpx.HTTPError as error:
                 raise EngineUnavailable(f"{path}: {str(error) or type(error).__name__}") from error
 

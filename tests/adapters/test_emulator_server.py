@@ -1,6 +1,9 @@
 """The server over HTTP and ZeroMQ: requests that share the engine, the feed, and every fault."""
 
+import contextlib
 import json
+import socket
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -17,6 +20,7 @@ from scalesim_adapters.emulator.faults import Delay, Die, Hang, LoseBatches, Res
 from tests.adapters.emulator_rig import WITHIN, feed_config, listening, make_lora, metric, until
 
 BLOCK = 32
+MOST_OPEN = 200
 
 
 @pytest.fixture
@@ -51,6 +55,14 @@ def complete(http: httpx.Client, first: int, tokens: int, **fields: Any) -> dict
     answer = http.post("/v1/completions", json=body(first, tokens, **fields))
     answer.raise_for_status()
     return answer.json()
+
+
+def health(url: str) -> int | None:
+    """Return the status, None where nothing answers."""
+    try:
+        return httpx.get(f"{url}/health").status_code
+    except httpx.TransportError:
+        return None
 
 
 def cached(answer: dict[str, Any]) -> int:
@@ -268,23 +280,43 @@ def test_a_restart_loses_everything_and_counts_from_0(
         assert (number, len(events[0]["block_hashes"])) == (0, 3)
 
 
+@pytest.mark.parametrize("_", range(3))
+def test_no_connection_outlives_the_engine_that_took_it(_: int, server: EmulatorServer) -> None:
+    """Also none of those that are taken while the server ends: on them the old engine would go on answering."""
+
+    def answers(connection: socket.socket) -> bool:
+        connection.settimeout(WITHIN)
+        try:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: engine\r\n\r\n")
+            return connection.recv(1) != b""
+        except ConnectionError:
+            return False
+
+    server.inject(Restart())
+    with contextlib.ExitStack() as stack:
+        latest: deque[socket.socket] = deque()
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                latest.append(socket.create_connection(("127.0.0.1", server.port)))
+                if len(latest) > MOST_OPEN:
+                    latest.popleft().close()
+        for connection in latest:
+            stack.enter_context(connection)
+        until(lambda: health(server.url) == 200)
+        assert sum(map(answers, latest)) == 0
+
+
 def test_it_dies_and_starts_again_at_the_same_port(config: EmulatorConfig) -> None:
     with EmulatorServer(config) as server:
         url = server.url
         server.inject(Die())
 
-        def down() -> bool:
-            try:
-                return httpx.get(f"{url}/health").status_code != 200
-            except httpx.TransportError:
-                return True
-
-        until(down)
+        until(lambda: health(url) != 200)
         server.restart()
         assert server.url == url
-        assert httpx.get(f"{url}/health").status_code == 200
+        assert health(url) == 200
         server.kill()
-        assert down()
+        assert health(url) is None
         server.kill()
 
 
@@ -301,13 +333,7 @@ def test_a_request_whose_lora_is_gone_ends_the_server(tmp_path: Path) -> None:
         assert answer.status_code == 500
         assert "EngineCore encountered an issue" in answer.json()["error"]["message"]
 
-        def down() -> bool:
-            try:
-                return httpx.get(f"{server.url}/health").status_code == 0
-            except httpx.TransportError:
-                return True
-
-        until(down)
+        until(lambda: health(server.url) is None)
 
 
 def test_a_taken_port_is_an_error(server: EmulatorServer) -> None:

@@ -93,6 +93,8 @@ class Incarnation:
         await _cancel(stepping, replaying)
         self._server.should_exit = True
         await serving
+        # Whoever connected while the server was ending is served by it still.
+        self._drop_connections()
         if self._feed:
             self._feed.close()
         return how

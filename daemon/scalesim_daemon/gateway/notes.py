@@ -13,6 +13,9 @@ from scalesim_daemon.population import Memory
 TICK_SECONDS = 1.0
 # A simulation that is heard itself may say of a call what we see of it: its word may come a little later.
 OWN_WORD_SECONDS = 0.05
+# Each telling costs the sidecar a round, for which calls would have to wait: those of such a time share one.
+ROUND_SECONDS = 0.01
+MOST_UNTOLD = 500
 # Beyond that, the agent that called longest ago is forgotten.
 MOST_AGENTS = 20_000
 
@@ -31,7 +34,10 @@ class Note:
 
 
 class Notes:
-    """Tells the sidecar of calls, unless their simulation tells of its calls itself: then nothing is told twice."""
+    """Tells the sidecar of calls, unless their simulation tells of its calls itself: then nothing is told twice.
+
+    A call is told a little later, with its own time: it is on its way to its engine by then.
+    """
 
     def __init__(self, sidecar: Sidecar, most_agents: int = MOST_AGENTS) -> None:
         self._sidecar = sidecar
@@ -40,6 +46,7 @@ class Notes:
         self._agents: OrderedDict[str, None] = OrderedDict()
         self._streams: Counter[str] = Counter()
         """How many agents each simulation has here."""
+        self._untold: dict[str, list[dict[str, object]]] = {}
 
     def started(self, key: str, model: str | None = None) -> Note:
         """An agent's call has come; it ends with `finished`."""
@@ -59,6 +66,14 @@ class Notes:
             self._begin(note)
         if note.began and note.key in self._agents:
             self._say(note.simulation, {"type": "invocation.finished", "agent": note.agent})
+
+    def tell(self) -> None:
+        """Tell the sidecar what has happened."""
+        if self._untold:
+            untold, self._untold = self._untold, {}
+            self._sidecar.strangers -= 1
+            for simulation, events in untold.items():
+                self._sidecar.admit(_source(simulation), None, events)
 
     async def run(self) -> None:
         """Let the clocks go on until cancelled."""
@@ -91,7 +106,7 @@ class Notes:
         if not any(self._others(simulation).values()):
             return False
         if self._streams.pop(simulation, 0):
-            self._say(simulation, {"type": "stream.closed"})
+            self._close(simulation)
             for key in [key for key in self._agents if key.startswith(f"{simulation}/")]:
                 del self._agents[key]
         return True
@@ -120,14 +135,26 @@ class Notes:
             self._say(simulation, {"type": "agent.released", "agent": agent})
         else:
             del self._streams[simulation]
-            self._say(simulation, {"type": "stream.closed"})
+            self._close(simulation)
+
+    def _close(self, simulation: str) -> None:
+        self._say(simulation, {"type": "stream.closed"})
+        # What comes next opens another stream, by which a message begins.
+        self.tell()
 
     def _tick(self) -> dict[str, object]:
         """The time of day, which never goes back here."""
         return {"type": "step.advanced", "now": self._epoch + monotonic()}
 
     def _say(self, simulation: str, *events: dict[str, object]) -> None:
-        self._sidecar.admit(_source(simulation), None, events)
+        if not self._untold:
+            # Somebody may be calling of whom the sidecar doesn't know: no speculative work begins meanwhile.
+            self._sidecar.strangers += 1
+            asyncio.get_running_loop().call_later(ROUND_SECONDS, self.tell)
+        untold = self._untold.setdefault(simulation, [])
+        untold += events
+        if len(untold) >= MOST_UNTOLD:
+            self.tell()
 
 
 def _source(simulation: str) -> str:
