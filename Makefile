@@ -17,7 +17,7 @@ ALONE := flock Makefile
 
 .PHONY: setup test check audit fuzz soak fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results bench-scale clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard test-fleet compose-test
-.PHONY: chaos test-chaos
+.PHONY: chaos test-chaos fleet
 .PHONY: $(INTEGRATIONS:%=integration-%)
 
 setup: $(VENV)/.done
@@ -60,6 +60,11 @@ chaos: setup $(if $(FULL),engine-vllm engine-sglang)  ## random faults over the 
 	$(BIN)/python -m bench.chaos $(CHAOS_FLAGS)
 	@$(if $(FULL),$(BIN)/python -m bench.chaos.page >&2)
 
+FLEET_FLAGS := $(if $(FULL),--full) $(if $(SEED),--seed $(SEED)) $(if $(SCHEDULES),--schedules $(SCHEDULES))
+fleet: setup           ## random partitions of three daemons in network namespaces, 15 schedules; FULL=1: 200; SEED, SCHEDULES
+	$(BIN)/python -m bench.fleet $(FLEET_FLAGS) --out $(if $(FULL)$(SEED)$(SCHEDULES),out,docs/results)/fleet.json
+	@$(if $(FULL)$(SEED)$(SCHEDULES),,$(BIN)/python -m bench.fleet.page >&2)
+
 test-chaos: setup      ## four schedules of faults with fixed seeds, beside an emulated engine
 	$(BIN)/pytest -m chaos -rs tests/chaos
 
@@ -74,9 +79,10 @@ bench-policy: setup    ## misses of eviction policies, and the gain on simulated
 	$(BIN)/python -m bench.policy --out docs/results/policy.json $(if $(SCALE),--scale) $(if $(TRAFFIC),--traffic $(TRAFFIC))
 	$(BIN)/python -m bench.results
 
-results: setup         ## docs/results.md and its plots, and the figures of docs/performance.md and docs/scale.md, from what the benchmarks left there
+results: setup         ## docs/results.md and its plots, and the figures of docs/performance.md, docs/scale.md and docs/fleet.md, from what the benchmarks left there
 	$(BIN)/python -m bench.results
 	$(BIN)/python -m bench.scale.page
+	$(BIN)/python -m bench.fleet.page
 
 demo:                  ## a village on a real vLLM, alone and with the sidecar; STEPS, TRACE, ENGINE, SEED, PACE
 	$(PYTHON) -m bench.demo.preflight $(if $(ENGINE),--engine $(ENGINE))
@@ -195,7 +201,7 @@ test-dashboard: setup  ## the dashboard in headless Chromium, beside an emulated
 	@test -e $(ENVS)/axe/axe.min.js || $(BIN)/python -m tests.dashboard.vendor $(ENVS)/axe || echo "not fetched: axe-core" >&2
 	$(BIN)/pytest -m browser -rs -s tests/dashboard
 
-test-fleet: setup      ## several daemons beside one engine, a cluster of three Valkeys, and the lease protocol at length and broken
+test-fleet: setup      ## several daemons beside one engine, also in network namespaces, a cluster of three Valkeys, and the lease protocol at length and broken
 	$(BIN)/pytest -m fleet -rs tests/fleet
 
 vendor: setup          ## what the dashboard is served with from npm, fetched anew at the pinned versions

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -31,8 +33,20 @@ LIMITS = httpx.Limits(keepalive_expiry=2.0)
 
 Result = TypeVar("Result")
 
+UNHEARD_SECONDS = 2.0
+"""How long what was sent may stay unacknowledged until the kernel gives the connection up."""
+# What a network has not taken yet must not arrive later, when another daemon drives the engine: the kernel would send
+# it again for minutes, also after the connection was closed here (tcp(7): TCP_USER_TIMEOUT; socket(7): SO_LINGER).
+OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNHEARD_SECONDS * 1000)),
+)
+
 may_send: ContextVar[Callable[[], bool] | None] = ContextVar("may_send", default=None)
 """Asked, where it is set, at the last moment before a request leaves; where it says no, `Revoked` is raised instead."""
+
+fence: ContextVar[int | None] = ContextVar("fence", default=None)
+"""The fencing token that a task acts under, where it has one: it stands in its requests' ids, as `t` and the number."""
 
 
 def read_json(content: bytes) -> Any:
@@ -79,14 +93,16 @@ async def cancelled_by_anyio(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 class Http:
-    """Calls to one server, each with a deadline in seconds. A cancelled call closes its connection."""
+    """Calls to one server, each with a deadline in seconds. A cancelled call resets its connection, and what of it the
+    server doesn't have yet never comes."""
 
     def __init__(
         self, url: str, name: str, api_key: str | None, transport: httpx.AsyncBaseTransport | None
     ) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        transport = transport or httpx.AsyncHTTPTransport(limits=LIMITS, socket_options=OPTIONS)
         self._client = httpx.AsyncClient(  # nosec B113  # every call has a deadline of its own
-            base_url=url, headers=headers, timeout=None, limits=LIMITS, transport=transport
+            base_url=url, headers=headers, timeout=None, transport=transport
         )
         self._name = name
 
@@ -122,7 +138,9 @@ class Http:
     async def _exchange(
         self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float
     ) -> httpx.Response:
-        headers = {"x-request-id": f"scalesim-{self._name}-{secrets.token_hex(8)}"}
+        token = fence.get()
+        under = "" if token is None else f"t{token}-"
+        headers = {"x-request-id": f"scalesim-{self._name}-{under}{secrets.token_hex(8)}"}
         async with within(deadline, path):
             try:
                 return await cancelled_by_anyio(self._request(method, path, body, headers))

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import files
 from pathlib import Path
 
@@ -25,17 +26,20 @@ NOBODYS = tuple(
 
 
 class Valkey:
-    """One server that keeps everything in memory: killed, it comes back empty."""
+    """One server that keeps everything in memory: killed, it comes back empty. It listens at `host`; `before` is a
+    command that starts another where it is to run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", before: Sequence[str] = ()) -> None:
         self.port = free_port()
+        self._host = host
+        self._before = before
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         """Its host and port."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -51,9 +55,10 @@ class Valkey:
     def _launch(self) -> None:
         if self._process is None:
             self._folder.mkdir(exist_ok=True)
-            command = [_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+            command = [*self._before, _binary(), "--port", str(self.port), "--bind", self._host, "--save", ""]
+            command += ["--protected-mode", "no", "--dir", str(self._folder)]
             self._process = subprocess.Popen(
-                [*command, "--dir", str(self._folder), "--repl-diskless-sync-delay", "0"],
+                [*command, "--repl-diskless-sync-delay", "0"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
@@ -62,6 +67,10 @@ class Valkey:
     def client(self) -> Redis:
         """Return a client that waits up to ten seconds for a server that starts."""
         return Redis.from_url(self.url, decode_responses=True, retry=Retry(ConstantBackoff(0.02), 500))
+
+    def observer(self) -> Redis:
+        """Return a client that gives up soon, for who looks again and again."""
+        return Redis.from_url(self.url, decode_responses=True, socket_timeout=0.5, socket_connect_timeout=0.5)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

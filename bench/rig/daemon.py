@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,7 +31,7 @@ class DaemonProcess:
 
     `dues` is where it broadcasts dues, by default in `folder`; it has a gateway where it is given a `gateway_port`.
     `engine` is what else it is told of the engine, as in its settings, `config` a file of more, and `environment` is
-    added to ours last.
+    added to ours last. It is asked at `host`; `before` is a command that starts another where it is to run.
     """
 
     def __init__(
@@ -44,14 +44,17 @@ class DaemonProcess:
         config: Path | None = None,
         gateway_port: int | None = None,
         environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        before: Sequence[str] = (),
         **engine: object,
     ) -> None:
         self.feed = f"ipc://{folder}/feed"
         self.dues = dues or f"ipc://{folder}/dues"
         self.gateway = f"http://127.0.0.1:{gateway_port}"
-        self.api = f"http://127.0.0.1:{free_port()}"
+        self.api = f"http://{host}:{free_port()}"
         self.log = folder / "scalesimd.log"
         self._command = [
+            *before,
             *(str(Path(sys.executable).with_name("scalesimd")), "serve"),
             *("--feed", self.feed, "--api-port", self.api.rpartition(":")[2]),
             *(() if config is None else ("--config", str(config))),

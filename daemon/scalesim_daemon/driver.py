@@ -23,7 +23,7 @@ from scalesim_adapters.base import (
     Revoked,
     Unsupported,
 )
-from scalesim_adapters.http import may_send
+from scalesim_adapters.http import fence, may_send
 from scalesim_daemon.acts import Acts
 from scalesim_daemon.backoff import Backoff
 from scalesim_daemon.fleet import lease_clock
@@ -377,9 +377,11 @@ class Driver:
         self._wake()
 
     def _ask_before_sending(self) -> None:
-        """Let this task's requests be held back once the lease is over, however long the process stood still."""
+        """Let this task's requests be held back once the lease is over, however long the process stood still, and
+        carry its token."""
         if self.view.lease is not None:
             may_send.set(lambda: self.may_act)
+            fence.set(self.view.lease.token)
 
     async def _perform(self, track: str, step: Step) -> None:
         started = monotonic()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
+import socket
 
+import httpx
 import pytest
 
 from scalesim_adapters.base import EngineUnavailable
-from scalesim_adapters.http import Http
+from scalesim_adapters.http import Http, fence
 
+SENT = 1 << 20
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
 
@@ -25,13 +29,14 @@ class Fickle:
         task = asyncio.current_task()
         assert task is not None
         self.connections.append(task)
-        with contextlib.suppress(asyncio.IncompleteReadError):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             for answer in (ANSWER, b""):
                 await reader.readuntil(b"\r\n\r\n")
                 self.requests += 1
                 writer.write(answer)
         writer.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def ask_twice(method: str) -> int:
@@ -118,7 +123,9 @@ def test_a_cancelled_call_has_closed_its_connection() -> None:
         async def think(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             asked.set()
-            assert await reader.read() == b"{}"
+            assert await reader.readexactly(2) == b"{}"
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
             left.set()
             writer.close()
 
@@ -139,3 +146,49 @@ async def turns(count: int) -> None:
     """Let everybody else have so many turns."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def test_what_is_sent_under_a_lease_carries_its_token() -> None:
+    async def ids() -> list[str]:
+        sent: list[str] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            sent.append(request.headers["x-request-id"])
+            return httpx.Response(200, json={})
+
+        http = Http("http://engine", "host-a-one", None, httpx.MockTransport(answer))
+        await http.json("GET", "/health", deadline=5)
+        fence.set(17)
+        await http.json("POST", "/v1/completions", {}, deadline=5)
+        await http.close()
+        return sent
+
+    free, under = asyncio.run(ids())
+    assert re.fullmatch(r"scalesim-host-a-one-[0-9a-f]{16}", free)
+    assert re.fullmatch(r"scalesim-host-a-one-t17-[0-9a-f]{16}", under)
+
+
+def test_what_a_server_has_not_taken_when_a_call_is_cancelled_never_comes() -> None:
+    """The server's window is full, as if the network took no more."""
+
+    async def scene() -> int:
+        loop, came = asyncio.get_running_loop(), 0
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            listening.setblocking(False)
+            http = Http(f"http://127.0.0.1:{listening.getsockname()[1]}", "one", None, None)
+            call = asyncio.create_task(
+                http.send("POST", "/v1/completions", {"prompt": "x" * SENT}, deadline=5)
+            )
+            taken, _ = await loop.sock_accept(listening)
+            with taken:
+                await loop.sock_recv(taken, 1)
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+                await http.close()
+                with pytest.raises(ConnectionResetError):
+                    while part := await loop.sock_recv(taken, 1 << 16):
+                        came += len(part)
+        return came
+
+    assert asyncio.run(scene()) < SENT
