@@ -255,6 +255,7 @@ def _open_fleet(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Coroutine[N
     if not settings.fleet.enabled:
         return ()
     from scalesim_daemon.fleet.lease_keeper import Keeper
+    from scalesim_daemon.fleet.mishaps import Mishaps
     from scalesim_daemon.redis_client import open_client
 
     redis = settings.redis
@@ -262,7 +263,9 @@ def _open_fleet(stack: AsyncExitStack, sidecar: Sidecar) -> Sequence[Coroutine[N
     client = open_client(str(redis.url), cluster=redis.cluster, connect_seconds=1, answer_seconds=2)
     stack.push_async_callback(client.aclose)
     standby = [engine.name for engine in settings.engines if engine.standby]
-    sidecar.keeper = Keeper(client, settings.fleet, sidecar.drivers, standby, sidecar.wake)
+    sidecar.keeper = Keeper(
+        client, settings.fleet, sidecar.drivers, standby, sidecar.wake, Mishaps(sidecar.counts)
+    )
     stack.push_async_callback(sidecar.keeper.close)
     return (sidecar.keeper.run(),)
 

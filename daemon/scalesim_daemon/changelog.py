@@ -109,7 +109,7 @@ class Changelog:
 
     def _note_lease(self, engine: str, lease: Lease) -> None:
         now = lease_clock.now()
-        phase, holder = lease.phase(now), lease.held_by
+        phase, holder = lease.phase(now), lease.held_by(now)
         if self._leases.get(engine) == (phase, holder):
             return
         self._leases[engine] = phase, holder

@@ -361,7 +361,8 @@ class Driver:
         now = monotonic()
         for step in steps:
             if not self._backoff.holds(step, now):
-                task = asyncio.create_task(self._perform(track, step))
+                token = None if self.view.lease is None else self.view.lease.token
+                task = asyncio.create_task(self._perform(track, step, token))
                 self._tracks[track] = (step, task)
                 if track == "engine":
                     self.view.ours = step.key, math.inf
@@ -383,9 +384,8 @@ class Driver:
             may_send.set(lambda: self.may_act)
             fence.set(self.view.lease.token)
 
-    async def _perform(self, track: str, step: Step) -> None:
+    async def _perform(self, track: str, step: Step, token: int | None) -> None:
         started = monotonic()
-        token = None if self.view.lease is None else self.view.lease.token
         result, computed = "done", 0
         try:
             if track == "engine" and self.view.quiet.shared(started):

@@ -24,7 +24,7 @@ from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.changelog import Changelog
 from scalesim_daemon.dashboard.history import History
 from scalesim_daemon.driver import Driver
-from scalesim_daemon.fleet.homes import Homes, served_by
+from scalesim_daemon.fleet.homes import Homes, may_serve
 from scalesim_daemon.gate import Admitted, Gate, Verdict
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.plan import Action, Step
@@ -195,7 +195,7 @@ class Sidecar:
             self.wake()
         changes = self.population.take_changes()
         views = {name: driver.view for name, driver in self.drivers.items()}
-        self.homes.settle(views, self.population, changes, self.ticked_at, self._model_of)
+        self.homes.place_agents(views, self.population, changes, self.ticked_at, self._model_of)
         if self.shared is not None:
             self.shared.note(changes)
         self._tell_engines(changes)
@@ -255,7 +255,7 @@ class Sidecar:
                 self._start(self._link(key, memory.lora_name, Path(memory.lora)))
         for lora in changes.unused_loras:
             self.not_taken.pop(lora, None)
-        started, woken = self._served_here(changes.started), self._served_here(changes.woken)
+        started, woken = self._calling_here(changes.started), self._calling_here(changes.woken)
         in_use = self.population.loras
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
         for name, driver in self.drivers.items():
@@ -280,7 +280,7 @@ class Sidecar:
                 if agent is None:
                     driver.view.forget(key)
 
-    def _served_here(self, agents: Sequence[str]) -> Sequence[str]:
+    def _calling_here(self, agents: Sequence[str]) -> Sequence[str]:
         """Return who may call an engine that this daemon drives, of agents that call, or are about to."""
         if self.shared is None:
             return agents
@@ -455,8 +455,7 @@ class Sidecar:
 
     def _can_serve(self, engine: str, key: str) -> bool:
         """Whether the engine serves the model that the agent has bound, where it has bound one."""
-        model, view = self._model_of(key), self.drivers[engine].view
-        return model is None or view.info is None or model in served_by(view)
+        return may_serve(self.drivers[engine].view, self._model_of(key))
 
     def _model_of(self, key: str) -> str | None:
         agent = self.population.agents.get(key)

@@ -26,6 +26,12 @@ GATE_METRICS = {
 }
 # What the gateway counts in the sidecar, by what the metric's label says.
 GATEWAY_CALLS = {"agents": "calls_of_agents", "nobody": "calls_of_nobody"}
+# What goes wrong between daemons, by what the sidecar counts.
+FLEET_METRICS = {
+    "fleet_faults": "Failures among daemons that should not be, and that were begun anew from: see the log.",
+    "fleet_words_refused": "Words of other daemons that make no sense, and were not taken in.",
+    "fleet_decisions_lost": "Decisions that Redis didn't take under the engine's lease, or not in time.",
+}
 # Messages and events that were ignored, by why.
 REFUSALS = ("malformed", "unknown", "unopened", "fenced", "foreign", "refused_versions")
 
@@ -57,6 +63,7 @@ class SidecarCollector(Collector):
         yield from self._memory()
         yield from self._loop()
         yield from self._store()
+        yield from self._fleet()
 
     def _process(self) -> Iterator[Metric]:
         sidecar = self._sidecar
@@ -268,6 +275,11 @@ class SidecarCollector(Collector):
             "Decisions that were never written to the store, since too many waited.",
             value=mirror.decisions_dropped,
         )
+
+    def _fleet(self) -> Iterator[Metric]:
+        counts = self._sidecar.counts
+        for name, text in FLEET_METRICS.items():
+            yield CounterMetricFamily(f"scalesim_{name}", text, value=counts[name])
 
 
 def _tasks() -> int:

@@ -154,10 +154,12 @@ def _engine(view: EngineView, tier: HostTierSettings | None) -> EngineState:
 
 
 def _lease(lease: Lease) -> LeaseState:
-    now, known = lease_clock.now(), lease.holder if lease.held_by else None
+    now = lease_clock.now()
+    holder = lease.held_by(now)
+    known = lease.holder if holder else None
     return LeaseState(
         phase=lease.phase(now),
-        holder=lease.held_by or None,
+        holder=holder or None,
         token=known.token if known else None,
         since=known.since if known else None,
         why_not=lease.why_not(now),

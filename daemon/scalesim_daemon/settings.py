@@ -210,7 +210,7 @@ class FleetSettings(Section):
 
     enabled: bool = False
     name: str = ""
-    lease_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 5.0
+    lease_seconds: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 5.0
 
     @field_validator("name")
     @classmethod

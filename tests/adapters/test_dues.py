@@ -81,6 +81,26 @@ def test_whatever_is_lost_or_doubled_a_snapshot_tells_the_truth(
     assert len(table) == len(truth.dues)
 
 
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), clocks, dues)))
+def test_of_two_tellers_the_one_that_started_last_is_heard(
+    said: list[tuple[bool, bool, Clocks, Dues]],
+) -> None:
+    """Each counts from the time of its start: what both tell is never mixed, whatever comes in between."""
+    truths, numbers, table = [Truth(), Truth()], [1_000, 2_000_000], DueTable()
+    feed = DueFeed(table)
+    for teller in (0, 1):
+        snapshot = payload("snapshot", truths[teller].clocks, truths[teller].dues)
+        assert feed.take(frames(numbers[teller], snapshot), 0.0)
+    for of_last, anew, changed_clocks, changed_dues in said:
+        truth = truths[of_last]
+        truth.change(changed_clocks, changed_dues)
+        numbers[of_last] += 1
+        whole = payload("snapshot", truth.clocks, truth.dues)
+        told = whole if anew else payload("delta", changed_clocks, changed_dues)
+        assert feed.take(frames(numbers[of_last], told), 0.0)
+        assert all_seconds(table) == all_seconds(truths[1])
+
+
 @given(st.lists(st.tuples(st.sampled_from(["snapshot", "delta"]), clocks, dues)))
 def test_watches_tell_of_every_change_and_of_no_tick(said: list[tuple[str, Clocks, Dues]]) -> None:
     table = DueTable()

@@ -53,6 +53,7 @@ SUBJECTS = {
     ),
     "The gateway": ("scalesim_gateway",),
     "The store": ("scalesim_mirror",),
+    "Several daemons": ("scalesim_fleet",),
     "The daemon and its loop": ("scalesim_",),
 }
 DUES = (("secretagent", 1.0), ("another", 2.0))

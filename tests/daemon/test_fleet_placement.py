@@ -18,7 +18,7 @@ from scalesim_daemon.fleet.population import SharedPopulation
 from scalesim_daemon.fleet.shared import Shared
 from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action
-from scalesim_daemon.settings import RunMode
+from scalesim_daemon.settings import FleetSettings, RunMode
 from tests.daemon.fleet_rig import member, store
 from tests.daemon.live import until
 from tests.daemon.lora_files import make_lora
@@ -67,20 +67,88 @@ def test_agents_spread_by_room() -> None:
     assert [placement.place(f"s/{number}", None) for number in range(40)] == [None] * 40
 
 
+def placed(placement: Placement, *agents: str, spread: bool = False) -> None:
+    """Let agents live where they are placed."""
+    for agent in agents:
+        engine = placement.place(agent, None, spread=spread)
+        if engine is not None:
+            placement.moved(agent, engine)
+
+
+def test_an_engine_that_joins_late_is_given_the_farthest_until_it_is_about_as_full() -> None:
+    placement = Placement()
+    one, both = {"one": Host(True)}, {"one": Host(True), "two": Host(True)}
+    seconds = {f"s/{number}": float(number) for number in range(10)}
+    placement.look(one, 0.0)
+    assert placement.movable(seconds.__getitem__) == []
+    placed(placement, *seconds)
+    placement.look(both, 1.0)
+    farthest = placement.movable(seconds.__getitem__)
+    assert farthest == sorted(seconds, key=seconds.__getitem__, reverse=True)
+    placed(placement, *farthest, spread=True)
+    assert placement.load == Counter(one=6, two=4)
+    assert {agent for agent, home in placement.homes.items() if home == "two"} == set(farthest[:4])
+    placed(placement, *farthest, spread=True)
+    assert placement.load == Counter(one=6, two=4), "to and fro nobody goes"
+    # One that wasn't gone, or has agents already, doesn't join.
+    for wall, hosts in enumerate(
+        ({**both, "two": Host(False)}, both, {**both, "two": Host(True, room=5)}), 2
+    ):
+        placement.look(hosts, float(wall))
+        assert placement.movable(seconds.__getitem__) == []
+
+
+@given(hosts, loads, st.sampled_from(NAMES))
+def test_who_leaves_a_crowded_home_makes_none(
+    engines: dict[str, Host], load: dict[str, int], home: str
+) -> None:
+    load = {**load, home: max(1, load.get(home, 0))}
+    chosen = choose(None, home, engines, load, spread=True)
+    if home in engines and not engines[home].gone and chosen != home:
+        assert chosen is not None and engines[chosen].alive
+        after = {**load, home: load[home] - 1, chosen: load.get(chosen, 0) + 1}
+        assert choose(None, chosen, engines, after, spread=True) == chosen
+
+
+def test_an_engine_is_gone_after_whoever_takes_it_over_would_have(tmp_path: Path) -> None:
+    for lease, seconds in ((5.0, GONE_SECONDS), (60.0, 120.0)):
+        sidecar = still_sidecar(tmp_path, population=SharedPopulation())
+        sidecar.settings = sidecar.settings.model_copy(update={"fleet": FleetSettings(lease_seconds=lease)})
+        assert isinstance(sidecar.population, SharedPopulation)
+        Shared(sidecar, sidecar.population, NOBODY_STORE)
+        placement = sidecar.homes.placement
+        placement.moved("a", "one")
+        placement.look({}, 0.0)
+        assert placement.look({}, seconds - 0.1) == []
+        assert placement.look({}, seconds) == ["a"]
+        sidecar.library.close()
+
+
+def test_an_agent_of_a_lora_by_sglangs_name_is_served_where_its_base_is(sidecar: Sidecar) -> None:
+    """As the gateway and the homes have it, so have the announced calls."""
+    for name in ("one", "two"):
+        add_engine(sidecar, name)
+    open_stream(sidecar)
+    say(sidecar, {"type": "memory.bound", "agent": "a", "model": "base:lora"})
+    say(sidecar, {"type": "invocation.started", "agent": "a"})
+    sidecar.cycle()
+    assert [driver.view.announced for driver in sidecar.drivers.values()] == [1, 1]
+
+
 def test_agents_move_with_their_calls_but_not_to_and_fro() -> None:
     placement = Placement()
     placement.look({"one": Host(True), "two": Host(True)}, 0.0)
     placement.moved("s/a", "one")
-    assert placement.served("s/a", "two"), "nothing speaks for a home that no call was seen at"
+    assert placement.call_seen("s/a", "two"), "nothing speaks for a home that no call was seen at"
     placement.moved("s/a", "two")
-    placement.settled("s/a")
+    placement.prove("s/a")
     assert not placement.worth_telling("s/a", "two")
     for _ in range(5):
-        assert not placement.served("s/a", "one")
+        assert not placement.call_seen("s/a", "one")
         assert placement.worth_telling("s/a", "two")
-        assert not placement.served("s/a", "two")
-    assert not placement.served("s/a", "one")
-    assert placement.served("s/a", "one")
+        assert not placement.call_seen("s/a", "two")
+    assert not placement.call_seen("s/a", "one")
+    assert placement.call_seen("s/a", "one")
 
 
 def test_a_hiccup_moves_nobody_and_a_dead_engine_everybody() -> None:

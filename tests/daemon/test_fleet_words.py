@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from scalesim_client.events import EVENT_TYPES, Event
 from scalesim_daemon.fleet.population import SharedPopulation
 from scalesim_daemon.fleet.words import (
     Bound,
+    Head,
     Owner,
     Told,
     Word,
@@ -156,7 +160,7 @@ def test_memory_is_known_where_it_is_needed_and_content_where_it_was_brought() -
     pair.tell()
     assert pair.b.agents["s/x"].memory is None and not pair.b.lacking
     here.add("s/x")
-    pair.b.settle("s/x")
+    pair.b.hold_where_needed("s/x")
     assert pair.b.agents["s/x"].memory == Memory(lora="/l/x", lora_name="x", model="base")
     (wanted,) = pair.b.lacking.values()
     with pytest.raises(ValueError, match="isn't what its hash says"):
@@ -170,7 +174,7 @@ def test_memory_is_known_where_it_is_needed_and_content_where_it_was_brought() -
     pair.tell()
     assert not pair.b.take_changes().bound, "what hasn't changed isn't bound again"
     here.clear()
-    pair.b.settle("s/x")
+    pair.b.hold_where_needed("s/x")
     assert pair.b.agents["s/x"].memory is None
     assert pair.b.take_changes().unbound == ["s/x"]
 
@@ -208,7 +212,7 @@ def test_a_source_that_begins_anew_by_another_clock_takes_its_memory_along() -> 
     pair.b.foretell(Stream(ABROAD.source, "s", 2, "wall_seconds", "a"), word, 1.0)
     assert set(pair.b.agents) == {"s/x"} == set(pair.b.lacking)
     for agent in AGENTS:
-        pair.b.settle(f"s/{agent}")
+        pair.b.hold_where_needed(f"s/{agent}")
     assert set(pair.b.agents) == {"s/x"}
 
 
@@ -249,4 +253,39 @@ def test_owners_are_in_order_and_read_as_they_were_written() -> None:
     owners = [Owner(1, 9, 9, "b"), Owner(2, 1, 1, "a"), Owner(2, 2, 0, "a b c")]
     assert sorted(owners, reverse=True) == owners[::-1]
     assert [Owner.read(str(owner).encode()) for owner in owners] == owners
-    assert read_told(pack(Told(due=float("inf")))) == Told(due=float("inf"))
+    assert read_told(pack(Told(due=2.5))) == Told(due=2.5)
+
+
+HEAD = Head("step", 0.0, 1.0, 1.0, 1.0, tells_calls=True, whole=True)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(Word(HEAD, {"x": Told(due=due)}) for due in (math.nan, math.inf, -math.inf)),
+        *(Word(HEAD, {"x": Told(1.0, confidence)}) for confidence in (math.nan, -0.1, 1.1)),
+        *(Word(HEAD, {"x": Told(in_flight=calls)}) for calls in (-1, 10**12)),
+        *(Word(HEAD, calls={"x": calls}) for calls in (-1, 10**12)),
+        *(Word(replace(HEAD, pace=pace)) for pace in (math.nan, math.inf, 0.0, -1.0)),
+        *(Word(replace(HEAD, now=now)) for now in (math.nan, math.inf)),
+        *(Word(replace(HEAD, step=step)) for step in (math.nan, math.inf, -1.0)),
+        *(Word(replace(HEAD, chance=chance)) for chance in (math.nan, 2.0)),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_so_is_refused(word: Word) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        read_word(pack(word))
+
+
+@pytest.mark.parametrize("text", [b"1 2 -3 a", b"1 1e400 3 a", b"1 99999999999999999999 3 a", b"1 2 a"])
+def test_an_owner_that_no_daemon_wrote_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError):
+        Owner.read(text)
+
+
+def test_what_a_daemon_tells_can_be_read_whatever_it_hears() -> None:
+    population = SharedPopulation()
+    population.apply([Opened(HOME), Said(HOME, [event("invocation.started", agent="x")] * 12_000)], 0.0)
+    told = population.told("s", "s/x")
+    assert told is not None and read_told(pack(told)) == told

@@ -11,10 +11,11 @@ import pytest
 
 from scalesim_adapters.base import Revoked
 from scalesim_adapters.http import Http, may_send
-from scalesim_daemon.fleet.lease import Phase
+from scalesim_daemon.fleet.lease import Answer, Ask, Lease, Phase, Terms, Verb
 from scalesim_daemon.fleet.lease_clock import now
 from scalesim_daemon.fleet.lease_keeper import Keeper
 from scalesim_daemon.fleet.lease_store import key_of
+from scalesim_daemon.fleet.mishaps import Mishaps
 from scalesim_daemon.records import Record
 from scalesim_daemon.redis_client import open_client
 from scalesim_daemon.settings import FleetSettings
@@ -64,7 +65,7 @@ def test_what_is_under_way_is_cut_off_before_the_lease_is_over() -> None:
         async with client(store.url) as redis, driving(engine) as (driver, results):
             woken = asyncio.Event()
             settings = FleetSettings(enabled=True, name="here", lease_seconds=LEASE_SECONDS)
-            keeper = Keeper(redis, settings, {"engine": driver}, (), woken.set)
+            keeper = Keeper(redis, settings, {"engine": driver}, (), woken.set, Mishaps())
             driver.pursue([LOAD], [], announced=0)
             assert not driver.busy, "nobody acts without a lease"
             keeping = asyncio.create_task(keeper.run())
@@ -94,7 +95,7 @@ def test_who_waits_is_put_in_the_place_of_who_ends() -> None:
             keepers = []
             for name, driver in (("here", one), ("there", two)):
                 settings = FleetSettings(enabled=True, name=name, lease_seconds=2 * LEASE_SECONDS)
-                keepers.append(Keeper(redis, settings, {"engine": driver}, (), lambda: None))
+                keepers.append(Keeper(redis, settings, {"engine": driver}, (), lambda: None, Mishaps()))
             keeping = [asyncio.create_task(keeper.run()) for keeper in keepers[:1]]
             assert one.view.lease is not None and two.view.lease is not None
             lease = two.view.lease
@@ -125,6 +126,61 @@ def test_who_waits_is_put_in_the_place_of_who_ends() -> None:
     asyncio.run(scene())
 
 
+def test_no_fault_ends_a_keeper_and_no_decision_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in keeping a lease costs the lease alone; what was done is written before the lease is given away."""
+
+    async def scene() -> None:
+        store, mishaps = External(), Mishaps()
+        await store.start()
+        async with client(store.url) as redis, driving(Engine()) as (driver, _):
+            settings = FleetSettings(enabled=True, name="here", lease_seconds=LEASE_SECONDS)
+            keeper = Keeper(redis, settings, {"engine": driver}, (), lambda: None, mishaps)
+            with monkeypatch.context() as broken:
+                broken.setattr(Lease, "answered", lambda *_: {}["a fault"])
+                keeping = asyncio.create_task(keeper.run())
+
+                async def failed_again() -> bool:
+                    return mishaps.counts["fleet_faults"] >= 2
+
+                await until(failed_again)
+                assert not keeping.done()
+
+            async def driven() -> bool:
+                return driver.may_act
+
+            await until(driven)
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            token = driver.view.lease.token if driver.view.lease is not None else None
+            keeper.decided(Record(0.0, "engine", LOAD, "cancelled: stopping", 0.0, 0, token), {"key": "last"})
+            await keeper.close()
+            ((_, fields),) = await redis.xrange(key_of("engine", "decisions"))
+            assert fields == {"record": '{"key": "last"}'}
+            assert mishaps.counts["fleet_decisions_lost"] == 0
+        await store.stop()
+
+    asyncio.run(scene())
+
+
+def test_what_is_done_goes_by_the_token_of_the_moment_in_which_it_was_started() -> None:
+    async def scene() -> None:
+        engine = Engine()
+        engine.done.set()
+        async with driving(engine) as (driver, _):
+            lease = driver.view.lease = Lease("here/1", Terms.of(5.0))
+            taken = Answer("here/1", 7, 4.0, 0.0, ready=True)
+            lease.answered(Ask(Verb.LOOK, 0, now()), taken, now())
+            driver.pursue([LOAD], [], announced=0)
+            assert driver.busy
+            lost = Answer("there/1", 8, 4.0, 0.0)
+            lease.answered(Ask(Verb.RENEW, 7, now()), lost, now())
+            assert lease.token is None
+            await until_idle(driver)
+            assert [record.token for record in driver.records] == [7]
+
+    asyncio.run(scene())
+
+
 def test_nothing_that_redis_does_ends_a_keeper() -> None:
     """A cluster of which nobody answers has errors of its own, and what a lease is may be written by anybody."""
 
@@ -137,7 +193,7 @@ def test_nothing_that_redis_does_ends_a_keeper() -> None:
             keepers = []
             for driver, store_of in ((one, nobody), (two, redis)):
                 settings = FleetSettings(enabled=True, name="here", lease_seconds=LEASE_SECONDS)
-                keepers.append(Keeper(store_of, settings, {"engine": driver}, (), lambda: None))
+                keepers.append(Keeper(store_of, settings, {"engine": driver}, (), lambda: None, Mishaps()))
             step = Record(0.0, "engine", LOAD, "done", 0.0, 0, 1)
             for keeper in keepers:
                 keeper.decided(step, {"engine": "engine"})

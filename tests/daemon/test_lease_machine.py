@@ -48,6 +48,21 @@ def test_who_held_the_engine_comes_first_where_redis_forgot_it() -> None:
     assert list(known.acting()) == [holder]
 
 
+@pytest.mark.parametrize("seconds", [1.0, 2.3])
+def test_who_held_the_engine_comes_first_where_redis_was_away_and_is_empty(seconds: float) -> None:
+    for phase in range(20):
+        known = world()
+        known.run(2.0 + phase / 100)
+        (holder,) = known.acting()
+        known.redis_up = False
+        known.run(seconds)
+        assert not list(known.acting())
+        known.redis.flush()
+        known.redis_up = True
+        known.run(2.0)
+        assert list(known.acting()) == [holder]
+
+
 def test_people_are_told_why_nothing_is_done() -> None:
     lease, other = Lease("here/1", TERMS), Lease("there/1", TERMS)
     redis = world().redis
@@ -66,7 +81,10 @@ def test_people_are_told_why_nothing_is_done() -> None:
     for now in (0.2, 0.41, 0.62, 0.83):
         tell(other, now)
     assert other.phase(0.84) is Phase.HOLDS and other.why_not(0.84) is None
-    assert other.phase(0.84 + TERMS.ttl - TERMS.margin) is Phase.WATCHES
+    assert other.held_by(0.84) == "there"
+    over = 0.84 + TERMS.ttl - TERMS.margin
+    assert (other.phase(over), other.held_by(over)) == (Phase.WATCHES, "")
+    assert other.why_not(over) == "its lease is over, and is asked for anew"
     lease.failed(Ask(Verb.LOOK, 0, 1.0), "no answer", 1.0)
     assert lease.why_not(1.0) == "no lease: no answer"
 

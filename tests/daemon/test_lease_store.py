@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from scalesim_daemon.fleet.lease import Answer, Ask, Terms, Verb
 from scalesim_daemon.fleet.lease_log import DecisionLog
 from scalesim_daemon.fleet.lease_store import LeaseStore, key_of
+from scalesim_daemon.fleet.mishaps import Mishaps
 from tests.daemon.lease_world import SimRedis
 from tests.daemon.live import until
 from tests.daemon.stores import External, client
@@ -134,6 +135,26 @@ def test_a_lease_expires_and_a_renewal_restores_the_token() -> None:
     on_valkey(body)
 
 
+def test_a_question_brings_its_script_along_where_redis_lacks_it_alone() -> None:
+    async def body(redis: Redis) -> None:
+        store = LeaseStore(redis, "a", TERMS)
+        token = (await store.put("e", Ask(Verb.TAKE, 0, 0.0))).token
+
+        async def renewals(count: int) -> int:
+            """Return how many bytes they are."""
+            before = int((await redis.info())["total_net_input_bytes"])
+            for _ in range(count):
+                assert (await store.put("e", Ask(Verb.RENEW, token, 0.0))).token == token
+            return int((await redis.info())["total_net_input_bytes"]) - before
+
+        await renewals(1)
+        assert await renewals(10) < 10 * 300
+        await redis.script_flush()
+        assert await renewals(2) > 1000
+
+    on_valkey(body)
+
+
 def test_who_has_been_followed_writes_no_more() -> None:
     async def body(redis: Redis) -> None:
         old, new = LeaseStore(redis, "a", TERMS), LeaseStore(redis, "b", TERMS)
@@ -162,7 +183,7 @@ def test_what_was_done_is_written_in_order_and_under_its_token() -> None:
         store = LeaseStore(redis, "a", TERMS)
         before = await store.put("e", Ask(Verb.TAKE, 0, 0.0))
         after = await store.put("e", Ask(Verb.TAKE, 0, 0.0))
-        log = DecisionLog(store)
+        log = DecisionLog(store, Mishaps())
         for token, key in ((after.token, "one"), (before.token, "late"), (after.token, "two")):
             log.note("e", token, {"key": key})
         writing = asyncio.create_task(log.run())

@@ -107,6 +107,10 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
             {"fleet": {"lease_seconds": 0.5}},
             "fleet.lease_seconds: Input should be greater than or equal to 1",
         ),
+        (
+            {"fleet": {"lease_seconds": 301}},
+            "fleet.lease_seconds: Input should be less than or equal to 300",
+        ),
         ({"engines": [{"url": "h:1"}]}, "engines[0].url: 'h:1' is no URL"),
         ({"engines": [{"url": "http://h:1", "name": "a/b"}]}, "engines[0]: name 'a/b'"),
         ({"engines": [{"url": "http://h:1"}] * 2}, "vllm-h-1 is named twice"),

@@ -52,10 +52,12 @@ class Fleet:
         """Wait until a daemon acts, and return when."""
         return await eventually(lambda: [act.at for act in self.tap.of(name) if act.at >= since])
 
-    async def phase(self, name: str, phase: str) -> dict[str, Any]:
-        """Wait until a daemon stands so to the engine."""
+    async def phase(self, name: str, phase: str, holder: str | None = None) -> dict[str, Any]:
+        """Wait until a daemon stands so to the engine, and knows that `holder` drives it, where one is named."""
         deadline = monotonic() + WITHIN
-        while (lease := await self.lease(name))["phase"] != phase:
+        while (lease := await self.lease(name))["phase"] != phase or lease["holder"] != (
+            holder or lease["holder"]
+        ):
             assert monotonic() < deadline, lease
             await asyncio.sleep(0.02)
         return lease

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,6 +96,9 @@ def test_each_engine_has_its_lease_on_one_node(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+# A client of a cluster that is given up while it looks for nodes leaves its connections to the garbage collector,
+# which has to come by before this is forgotten.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_node_that_dies_takes_its_engines_leases_alone(tmp_path: Path) -> None:
     """A lease on it is over at its deadline, as without any Redis; leases elsewhere go on, if slots may be missing."""
 
@@ -134,3 +138,4 @@ def test_a_node_that_dies_takes_its_engines_leases_alone(tmp_path: Path) -> None
             assert leases[staying].lost == 0
 
     asyncio.run(scene())
+    gc.collect()

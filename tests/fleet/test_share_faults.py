@@ -384,9 +384,8 @@ async def _holds(sidecar: Sidecar, mode: str, pins: set[str]) -> bool:
     return sidecar.mode == mode and sidecar.pinned() == pins
 
 
-def test_agents_of_a_dead_engine_live_on_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agents_of_a_dead_engine_live_on_another(tmp_path: Path) -> None:
     """Two daemons, each with an engine; the engine of one goes away."""
-    monkeypatch.setattr("scalesim_daemon.fleet.placement.GONE_SECONDS", 1.0)
 
     async def scene() -> None:
         (tmp_path / "one").mkdir()
@@ -405,6 +404,8 @@ def test_agents_of_a_dead_engine_live_on_another(tmp_path: Path, monkeypatch: py
                     return [host.alive for host in a.homes.placement.hosts.values()] == [True, True]
 
                 await until(both_known)
+                for sidecar in (a, b):
+                    sidecar.homes.placement.gone_seconds = 1.0
                 with Publisher("village", address=a.feed_address) as publisher:
                     say(publisher, range(10))
 

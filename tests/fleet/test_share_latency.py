@@ -9,16 +9,20 @@ from statistics import median
 from time import monotonic
 
 import pytest
+from redis.asyncio import Redis
 
+from scalesim_daemon.fleet.hearing import READ_SECONDS
 from scalesim_daemon.loop import Sidecar
 from tests.daemon.fleet_rig import member, store
 from tests.daemon.live import until
 from tests.daemon.still import open_stream, say
+from tests.daemon.stores import client
 
 pytestmark = pytest.mark.fleet
 
 AGENTS = 2000
 WAKES = 200
+DAEMONS = 2
 
 
 async def heard(b: Sidecar, key: str) -> None:
@@ -28,6 +32,17 @@ async def heard(b: Sidecar, key: str) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("it was never heard")
+
+
+async def reads_of(redis: Redis) -> int:
+    """How often daemons have asked for what others told."""
+    return int((await redis.info("commandstats"))["cmdstat_xrange"]["calls"])
+
+
+async def cpu_of(redis: Redis) -> float:
+    """The seconds that the server has taken of a core."""
+    told = await redis.info("cpu")
+    return float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
 
 
 async def flood(a: Sidecar, per_second: float) -> None:
@@ -44,9 +59,10 @@ async def flood(a: Sidecar, per_second: float) -> None:
 def test_a_wake_reaches_the_other_board_within_tens_of_milliseconds(tmp_path: Path, per_second: int) -> None:
     """Both daemons and the test share one process here, and so one core: apart they take less."""
 
-    async def scene() -> list[float]:
+    async def scene() -> tuple[list[float], float, float]:
         async with (
             store() as redis,
+            client(redis.url) as look,
             member(tmp_path, "a", redis.url) as (a, _),
             member(tmp_path, "b", redis.url) as (b, _),
         ):
@@ -60,6 +76,7 @@ def test_a_wake_reaches_the_other_board_within_tens_of_milliseconds(tmp_path: Pa
             await until(known)
             flooding = asyncio.create_task(flood(a, per_second))
             seconds = []
+            at, reads, cpu = monotonic(), await reads_of(look), await cpu_of(look)
             for number in range(WAKES):
                 await asyncio.sleep(0.01)
                 began = monotonic()
@@ -67,14 +84,18 @@ def test_a_wake_reaches_the_other_board_within_tens_of_milliseconds(tmp_path: Pa
                 await heard(b, f"sim/w{number}")
                 seconds.append(monotonic() - began)
             flooding.cancel()
-            return sorted(seconds)
+            reads, cpu, took = await reads_of(look) - reads, await cpu_of(look) - cpu, monotonic() - at
+            return sorted(seconds), reads / took, cpu / took
 
-    seconds = asyncio.run(scene())
+    seconds, reads, cpu = asyncio.run(scene())
     figures = {
         "events_per_second": per_second,
+        "reads_per_second": round(reads),
+        "redis_cpu_share": round(cpu, 3),
         "wakes": WAKES,
         "p50_ms": round(1000 * median(seconds), 2),
         "p99_ms": round(1000 * seconds[int(0.99 * WAKES)], 2),
     }
     print(json.dumps(figures))
     assert figures["p50_ms"] < 100
+    assert reads <= DAEMONS / READ_SECONDS

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from scalesim_daemon.fleet.homes import Homes
+from scalesim_daemon.fleet.mishaps import Mishaps
 from scalesim_daemon.fleet.population import SharedPopulation
 from scalesim_daemon.fleet.shelf import PAGE, Change, Shelf, Spoken
 from scalesim_daemon.fleet.telling import Telling
@@ -23,6 +24,8 @@ from scalesim_daemon.redis_client import heed
 # How many agents are taken in before others on this loop have their turn.
 TURN_AGENTS = 200
 MISSING_LOOKS = 5
+# What is told within so long is read together: each read costs Redis as much, whatever it brings.
+READ_SECONDS = 0.02
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +73,7 @@ class Hearing:
         homes: Homes,
         telling: Telling,
         watch: Watch,
+        mishaps: Mishaps,
     ) -> None:
         self._shelf = shelf
         self._me = me
@@ -77,6 +81,7 @@ class Hearing:
         self._homes = homes
         self._telling = telling
         self._watch = watch
+        self._mishaps = mishaps
         self._known: dict[str, dict[str, Known]] = {}
         """Per simulation the sources that others speak for, by the name that they are shared by."""
         self._since: dict[str, bytes] = {}
@@ -127,13 +132,19 @@ class Hearing:
             self._called.clear()
             try:
                 while self._stale:
-                    await self._load(next(iter(self._stale)))
+                    simulation = next(iter(self._stale))
+                    if not await self._mishaps.survived("reading a simulation", self._load(simulation)):
+                        # The next look is soon enough.
+                        del self._stale[simulation]
                 while self._rung:
-                    await self._read(next(iter(self._rung)))
+                    simulation = next(iter(self._rung))
+                    if not await self._mishaps.survived("reading what changed", self._read(simulation)):
+                        self.doubt(simulation)
             except BaseException:
                 self._called.set()
                 raise
             self._watch.wake()
+            await asyncio.sleep(READ_SECONDS)
 
     def look(self) -> None:
         """Once a second: forget what nobody speaks for any more, and what has come back to this daemon."""
@@ -164,7 +175,7 @@ class Hearing:
                 try:
                     await self._load_source(simulation, name, one)
                 except ValueError as error:  # an agent's name that none can have
-                    log.warning("what another daemon tells isn't understood", source=name, error=str(error))
+                    self._mishaps.refused(name, error)
         for name, known in self._known.get(simulation, {}).items():
             if name not in spoken:
                 known.missing = max(known.missing, 1)
@@ -188,7 +199,7 @@ class Hearing:
             more = len(some) == TURN_AGENTS
             self._take(simulation, name, owner, Word(head, some), anew=True)
             await asyncio.sleep(0)
-        self._settle_owner(simulation, name, owner)
+        self._yield_to(simulation, name, owner)
 
     async def _load_homes(self, simulation: str) -> None:
         placed = await self._shelf.placed(simulation)
@@ -213,9 +224,7 @@ class Hearing:
             try:
                 doubtful = not self._change(simulation, change)
             except (msgspec.MsgspecError, ValueError, KeyError) as error:
-                log.warning(
-                    "what another daemon tells isn't understood", simulation=simulation, error=str(error)
-                )
+                self._mishaps.refused(simulation, error)
                 doubtful = False
             self._since[simulation] = number
             if doubtful:
@@ -250,7 +259,7 @@ class Hearing:
         if owner.number != known.owner.number + 1 or (known.partial and word.head.whole):
             return False
         self._take(simulation, name, owner, word)
-        self._settle_owner(simulation, name, owner)
+        self._yield_to(simulation, name, owner)
         return True
 
     def _take(self, simulation: str, name: str, owner: Owner, word: Word, *, anew: bool = False) -> None:
@@ -266,7 +275,7 @@ class Hearing:
         own = self._telling.owner_of(simulation, name)
         return own is not None and own.claim > owner.claim
 
-    def _settle_owner(self, simulation: str, name: str, owner: Owner) -> None:
+    def _yield_to(self, simulation: str, name: str, owner: Owner) -> None:
         """Where another daemon has spoken for a source later than this one, it is forgotten here."""
         own = self._telling.owner_of(simulation, name)
         if own is not None and own.claim < owner.claim:
@@ -277,14 +286,14 @@ class Hearing:
         for name, engine in seen.items():
             key = f"{simulation}/{name}"
             if self._population.knows(key):
-                self._homes.served(key, engine, moved)
+                self._homes.call_seen(key, engine, moved)
         self._telling.placed(moved)
         for key in moved:
-            self._population.settle(key)
+            self._population.hold_where_needed(key)
 
     def _place(self, key: str, engine: str | None) -> None:
         if self._homes.placement.moved(key, engine):
-            self._population.settle(key)
+            self._population.hold_where_needed(key)
 
     def _forget(self, simulation: str, name: str) -> None:
         known = self._known[simulation].pop(name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from scalesim_daemon.fleet.placement import Host, Placement
+from scalesim_daemon.fleet.placement import Host, Placement, serves
 from scalesim_daemon.population import Changes, Population
 from scalesim_daemon.view import EngineView
 
@@ -33,7 +33,7 @@ class Homes:
         """Return the engine that an agent lives on, None where it has none yet."""
         return self.placement.home(agent)
 
-    def settle(
+    def place_agents(
         self,
         views: Mapping[str, EngineView],
         population: Population,
@@ -50,6 +50,7 @@ class Homes:
         if wall - self._looked_at >= LOOK_SECONDS or not placement.hosts:
             self._looked_at = wall
             again.update(placement.look(self._hosts(views), wall))
+            self._spread(placement.movable(population.board.seconds), model_of, moved)
         new = (key for key in (*changes.dues, *changes.started) if placement.home(key) is None)
         for key in (*again, *new, *self.undecided):
             self.undecided.discard(key)
@@ -66,6 +67,24 @@ class Homes:
         if self.shared is not None and moved:
             self.shared.tell_placed(moved)
 
+    def _spread(
+        self,
+        agents: Iterable[str],
+        model_of: Callable[[str], str | None],
+        moved: dict[str, str | None],
+    ) -> None:
+        """Let agents move to an engine that has joined, until it is about as full as the others."""
+        staying: set[tuple[str | None, str | None]] = set()
+        for key in agents:
+            alike = self.placement.home(key), model_of(key)
+            if alike in staying:
+                continue
+            engine = self.placement.place(key, alike[1], spread=True)
+            if engine is None:
+                staying.add(alike)
+            elif self._decides(key, waits=False) and self.placement.moved(key, engine):
+                moved[key] = engine
+
     def _follow_calls(
         self, views: Mapping[str, EngineView], population: Population, moved: dict[str, str | None]
     ) -> None:
@@ -80,16 +99,16 @@ class Homes:
             if engine is None or not population.knows(key) or not self.placement.worth_telling(key, engine):
                 continue
             if self.shared is not None:
-                self.shared.tell_served(key, engine)
-            self.served(key, engine, moved)
+                self.shared.tell_call(key, engine)
+            self.call_seen(key, engine, moved)
 
-    def served(self, key: str, engine: str, moved: dict[str, str | None]) -> None:
+    def call_seen(self, key: str, engine: str, moved: dict[str, str | None]) -> None:
         """A call of an agent was served on an engine, as was seen here or elsewhere. Who moves by that comes to
         `moved`."""
-        if self.placement.served(key, engine) and self._decides(key, waits=False):
+        if self.placement.call_seen(key, engine) and self._decides(key, waits=False):
             if self.placement.moved(key, engine):
                 moved[key] = engine
-            self.placement.settled(key)
+            self.placement.prove(key)
 
     def _decides(self, key: str, *, waits: bool = True) -> bool:
         """Whether it is this daemon's to say where the agent lives; who is to be asked again `waits`."""
@@ -111,9 +130,13 @@ def host_of(view: EngineView) -> Host:
     if view.info is None:
         return Host(view.reachable)
     size = 1 if view.has_slots else (view.info.block_size or 0)
-    return Host(view.reachable, frozenset(served_by(view)), (view.capacity or 0) * size)
+    return Host(
+        view.reachable,
+        frozenset((*view.info.base_models, *view.loras.registered)),
+        (view.capacity or 0) * size,
+    )
 
 
-def served_by(view: EngineView) -> Iterable[str]:
-    """Return the names of the models that an engine serves."""
-    return (*(view.info.base_models if view.info is not None else ()), *view.loras.registered)
+def may_serve(view: EngineView, model: str | None) -> bool:
+    """Whether an engine serves a model, or may: what it serves isn't known before it answers."""
+    return view.info is None or serves(model, view.info.base_models, view.loras.registered)

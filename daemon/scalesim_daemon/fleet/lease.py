@@ -111,13 +111,13 @@ class Lease:
 
     def may_act(self, now: float) -> bool:
         """Whether this daemon may act on the engine now: to be asked right before each act."""
-        return self._token is not None and self._confirmed and not self._leaves and now < self._deadline
+        return self._lasts(now) and self._confirmed and not self._leaves
 
     def phase(self, now: float) -> Phase:
         """Return how this daemon stands to the engine."""
         if self.may_act(now):
             return Phase.HOLDS
-        if self._token is not None and now < self._deadline:
+        if self._lasts(now):
             return Phase.LEAVES if self._leaves else Phase.WAITS
         return Phase.WATCHES if self.error is None else Phase.AWAY
 
@@ -133,12 +133,21 @@ class Lease:
                 return "being handed over to its own daemon"
             case Phase.AWAY:
                 return f"no lease: {self.error}"
-        return f"held by {self.held_by}" if self.held_by else "nobody holds it yet"
+        if holder := self.held_by(now):
+            return f"held by {holder}"
+        return "its lease is over, and is asked for anew" if self._held else "nobody holds it yet"
+
+    def held_by(self, now: float) -> str:
+        """Return the name of the daemon that holds the lease, as last heard of; empty where none does. What was held
+        here until its time was over says nothing of now."""
+        if self.holder is None or (self.holder.holder == self.me and not self._lasts(now)):
+            return ""
+        return self.holder.holder.partition("/")[0]
 
     @property
-    def held_by(self) -> str:
-        """The name of the daemon that holds the lease, as last heard of; empty where none does."""
-        return "" if self.holder is None else self.holder.holder.partition("/")[0]
+    def elsewhere(self) -> bool:
+        """Whether another daemon holds the lease, as last heard of."""
+        return self.holder is not None and self.holder.holder not in ("", self.me)
 
     @property
     def token(self) -> int | None:
@@ -204,6 +213,13 @@ class Lease:
         self._lapse(now)
         self.error = why
         self._ask_at = now + self.terms.every / 4
+        if self.elsewhere:
+            # When Redis is back whoever held the lease asks again within that.
+            self._theirs_until = max(self._theirs_until, now + 1.5 * self.terms.every)
+
+    def _lasts(self, now: float) -> bool:
+        """Whether the lease is held here, and its time isn't over."""
+        return self._token is not None and now < self._deadline
 
     def _note(self, answer: Answer, now: float) -> None:
         self.holder = answer

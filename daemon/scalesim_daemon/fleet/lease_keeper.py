@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis, RedisCluster
 
 from scalesim_daemon.driver import Driver
@@ -14,6 +15,7 @@ from scalesim_daemon.fleet.lease import Ask, Lease, Phase, Terms
 from scalesim_daemon.fleet.lease_clock import now
 from scalesim_daemon.fleet.lease_log import DecisionLog
 from scalesim_daemon.fleet.lease_store import LeaseStore
+from scalesim_daemon.fleet.mishaps import Mishaps
 from scalesim_daemon.records import Record
 from scalesim_daemon.redis_client import AWAY, heed
 from scalesim_daemon.settings import FleetSettings
@@ -21,6 +23,8 @@ from scalesim_daemon.settings import FleetSettings
 # How often it is looked whether a lease is over while something is under way.
 GUARD_SECONDS = 0.05
 DRAINED_SECONDS = 0.02
+
+log = structlog.get_logger(__name__)
 
 
 class Keeper:
@@ -34,12 +38,14 @@ class Keeper:
         drivers: Mapping[str, Driver],
         standby: Collection[str],
         wake: Callable[[], None],
+        mishaps: Mishaps,
     ) -> None:
         # Two daemons of one name, or two runs of one, never share a lease.
         self.me = f"{settings.name}/{secrets.token_hex(4)}"
         self._terms = Terms.of(settings.lease_seconds)
         self._store = LeaseStore(client, self.me, self._terms)
-        self._log = DecisionLog(self._store)
+        self._mishaps = mishaps
+        self._log = DecisionLog(self._store, mishaps)
         self._wake = wake
         self._kept = {
             name: (driver, Lease(self.me, self._terms, standby=name in standby))
@@ -62,20 +68,31 @@ class Keeper:
                 group.create_task(self._keep(name))
 
     async def close(self) -> None:
-        """Put others in our place. Nothing may be under way any more."""
+        """Write what was done last, and put others in our place. Nothing may be under way any more."""
+        try:
+            async with asyncio.timeout(self._terms.every):
+                await self._log.flush()
+        except (*AWAY, TimeoutError):
+            log.warning("what was done last isn't in Redis", store="away")
         asks = {name: lease.hand_over(now()) for name, (_, lease) in self._kept.items()}
         await asyncio.gather(*(self._put(name, ask) for name, ask in asks.items() if ask is not None))
 
     async def _keep(self, name: str) -> None:
-        driver, lease = self._kept[name]
         while True:
             heed()
-            ask = lease.hand_over(now()) if lease.leaves and not driver.busy else lease.ask(now())
-            if ask is not None:
-                await self._put(name, ask)
-                continue
-            wait = lease.ask_at - now()
-            await asyncio.sleep(max(0.0, min(wait, DRAINED_SECONDS) if lease.leaves else wait))
+            if not await self._mishaps.survived("keeping a lease", self._turn(name)):
+                # What isn't renewed ends in time.
+                await asyncio.sleep(self._terms.every)
+
+    async def _turn(self, name: str) -> None:
+        """Ask what is due, or wait until something is."""
+        driver, lease = self._kept[name]
+        ask = lease.hand_over(now()) if lease.leaves and not driver.busy else lease.ask(now())
+        if ask is not None:
+            await self._put(name, ask)
+            return
+        wait = lease.ask_at - now()
+        await asyncio.sleep(max(0.0, min(wait, DRAINED_SECONDS) if lease.leaves else wait))
 
     async def _put(self, name: str, ask: Ask) -> None:
         driver, lease = self._kept[name]
@@ -100,6 +117,7 @@ class Keeper:
         self._cut(driver)
 
     async def _guard(self) -> None:
+        """Should this fail the daemon ends: nothing else cuts off in time."""
         while True:
             ends = [lease.deadline - now() for driver, lease in self._kept.values() if driver.busy]
             await asyncio.sleep(max(0.001, min([GUARD_SECONDS, *ends])))

@@ -8,11 +8,14 @@ milliseconds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import NoScriptError
 
 from scalesim_daemon.fleet.lease import Answer, Ask, Terms, Verb
 
@@ -112,6 +115,8 @@ class LeaseStore:
             arguments += [int(ask.verb is Verb.TAKE), int(near)]
         keys = [key_of(engine, what) for what in ("lease", "token", "next")]
         owner, token, left, since, ready, wanted = await self._run(_SCRIPTS[ask.verb], keys, arguments)
+        if not 0 <= int(token) < 2**53:
+            raise ValueError(f"{keys[1]} has a token that no daemon gave: {token}; delete it")
         return Answer(
             str(owner), int(token), max(0, left) / 1000, int(since) / 1000, bool(ready), bool(wanted)
         )
@@ -129,5 +134,14 @@ class LeaseStore:
         return await self.write(engine, token, [(*head, json.dumps(one, default=str)) for one in records])
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        # The whole script each time: a Redis that was restarted knows none.
-        return await cast(Any, self._client.eval(script, len(keys), *keys, *arguments))
+        try:
+            return await cast(Any, self._client.evalsha(_hash(script), len(keys), *keys, *arguments))
+        except (
+            NoScriptError
+        ):  # This server was restarted, or hasn't been asked yet: the script itself makes it known.
+            return await cast(Any, self._client.eval(script, len(keys), *keys, *arguments))
+
+
+@cache
+def _hash(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from scalesim_client.events import AgentReleased, AgentWoken, Event, InvocationFinished, InvocationStarted
-from scalesim_daemon.fleet.words import Bound, Head, Told, Word, content_of, hash_of, memory_of, plain
+from scalesim_daemon.fleet.words import (
+    MOST_CALLS,
+    Bound,
+    Head,
+    Told,
+    Word,
+    content_of,
+    hash_of,
+    memory_of,
+    plain,
+)
 from scalesim_daemon.gate import Closed, Stream
 from scalesim_daemon.population import Agent, Memory, Population
 from scalesim_daemon.voice import Voice
@@ -79,10 +90,10 @@ class SharedPopulation(Population):
         voice = self._voices.get(source)
         if voice is None or not self.speaks_of(source, key):
             return None
-        due, running = self.board.told_by(source, key), voice.in_flight.get(key, 0)
+        due, running = self.board.told_by(source, key), min(voice.in_flight.get(key, 0), MOST_CALLS)
         agent = self.agents.get(key)
         memory = self._bound_here(key) if agent is not None and source in agent.bound_by else None
-        if due is None:
+        if due is None or not math.isfinite(due.at):
             return Told(in_flight=running, memory=memory)
         return Told(due.at, due.confidence, plain(due.why), running, memory)
 
@@ -208,7 +219,7 @@ class SharedPopulation(Population):
         if voice is not None:
             voice.heard = wall
 
-    def settle(self, key: str) -> None:
+    def hold_where_needed(self, key: str) -> None:
         """Where the agent's memory is needed may be elsewhere now."""
         if key in self._bound:
             source, bound = self._bound[key]

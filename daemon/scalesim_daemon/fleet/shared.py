@@ -18,7 +18,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from scalesim_daemon.fleet.contents import Contents
 from scalesim_daemon.fleet.hearing import Hearing
 from scalesim_daemon.fleet.homes import host_of
-from scalesim_daemon.fleet.placement import Host
+from scalesim_daemon.fleet.mishaps import Mishaps
+from scalesim_daemon.fleet.placement import GONE_SECONDS, Host
 from scalesim_daemon.fleet.population import SharedPopulation
 from scalesim_daemon.fleet.shelf import Shelf
 from scalesim_daemon.fleet.telling import Telling
@@ -48,13 +49,19 @@ class Shared:
         self.connected: bool | None = None
         """None until Redis was asked for the first time."""
         self._sidecar = sidecar
+        # Whoever takes over from a dead daemon does so before its engine counts as gone.
+        takeover = 2 * sidecar.settings.fleet.lease_seconds
+        sidecar.homes.placement.gone_seconds = max(GONE_SECONDS, takeover)
         self._population = population
         population.daemon, population.here = self.me, self._here
         # A client of a cluster that several tasks use at a time fails oddly when a server goes away: each has its own.
-        self._shelves = [Shelf(url, cluster=cluster) for _ in range(5)]
+        self._mishaps = Mishaps(sidecar.counts)
+        self._shelves = [Shelf(url, cluster=cluster, mishaps=self._mishaps) for _ in range(5)]
         self._beating, self._listening, telling, hearing, bringing = self._shelves
-        self._telling = Telling(telling, self.me, population, self._doubt, self._unsaid)
-        self._hearing = Hearing(hearing, self.me, population, sidecar.homes, self._telling, self)
+        self._telling = Telling(telling, self.me, population, self._doubt, self._unsaid, self._mishaps)
+        self._hearing = Hearing(
+            hearing, self.me, population, sidecar.homes, self._telling, self, self._mishaps
+        )
         self._contents = Contents(bringing, population)
         self._beats: dict[str, bytes] = {}
         self._silent: dict[str, float] = {}
@@ -73,11 +80,11 @@ class Shared:
         """Tell where agents live from now on."""
         self._telling.placed(moved)
         for key in moved:
-            self._population.settle(key)
+            self._population.hold_where_needed(key)
 
-    def tell_served(self, key: str, engine: str) -> None:
+    def tell_call(self, key: str, engine: str) -> None:
         """Tell that an engine has served an agent."""
-        self._telling.served(key, engine)
+        self._telling.call_seen(key, engine)
 
     def drives(self, engine: str) -> bool:
         """Whether this daemon drives an engine."""
@@ -201,6 +208,10 @@ class Shared:
                         )
                     self.connected = False
                     self._failures += 1
+                except* Exception as faults:  # noqa: BLE001  # nobody foresaw it
+                    self._mishaps.failed("sharing with other daemons", faults.exceptions[0])
+                    self.connected = False
+                    self._failures += 1
                 await asyncio.sleep(backoff.compute(self._failures))
         finally:
             for shelf in self._shelves:
@@ -249,16 +260,17 @@ class Shared:
         await self._beating.beat(self.me, count, self._own_engines())
         await self.look(self._beating)
         self.connected = True
-        self._settle_driven()
+        self.hold_where_driven()
         self._hearing.look()
 
-    def _settle_driven(self) -> None:
+    def hold_where_driven(self) -> None:
         """The memory of the agents of an engine is needed by who drives it."""
-        driven = frozenset(filter(self.drives, self._sidecar.drivers))
+        engines = self._sidecar.drivers
+        driven = frozenset(name for name in engines if self.drives(name) or self._may_drive_again(name))
         other, self._driven = driven ^ self._driven, driven
         if other:
             for key in [key for key, home in self._sidecar.homes.placement.homes.items() if home in other]:
-                self._population.settle(key)
+                self._population.hold_where_needed(key)
 
     async def _look_for_simulations(self, shelf: Shelf) -> None:
         await shelf.spoken_for(self._telling.simulations())
@@ -282,7 +294,14 @@ class Shared:
 
     def _here(self, key: str) -> bool:
         home = self._sidecar.homes.home(key)
-        return home is not None and self.drives(home)
+        return home is not None and (self.drives(home) or self._may_drive_again(home))
+
+    def _may_drive_again(self, engine: str) -> bool:
+        """Whether this daemon drove an engine of late and no other does: Redis's hiccup costs no memory."""
+        driver = self._sidecar.drivers.get(engine)
+        if driver is None or engine not in self._driven:
+            return False
+        return driver.view.lease is None or not driver.view.lease.elsewhere
 
     def _doubt(self, simulation: str) -> None:
         self._hearing.doubt(simulation)

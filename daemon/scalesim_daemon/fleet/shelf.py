@@ -22,9 +22,8 @@ from time import time
 from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
-import structlog
-from redis.exceptions import ResponseError
 
+from scalesim_daemon.fleet.mishaps import Mishaps
 from scalesim_daemon.fleet.words import (
     Engine,
     Head,
@@ -43,6 +42,7 @@ KEEP_SECONDS = 24 * 3600
 KEPT_CHANGES = 500
 CONTENT_SECONDS = 60
 PAGE = 100
+NOTHING_YET = b"0-0"
 BELL = "ss:bell"
 SIMULATIONS, DAEMONS, ENGINES = "ss:simulations", "ss:daemons", "ss:engines"
 
@@ -53,7 +53,7 @@ local known = redis.call('HGET', KEYS[1], ARGV[2])
 local incarnation, fence = tonumber(ARGV[3]), tonumber(ARGV[4])
 local last, number = fence, 0
 local i, f, n = string.match(known or '', '^(%d+) (%d+) (%d+) ')
-if i then
+if i and tonumber(i) < 2^53 and tonumber(f) < 2^53 then
   local later = fence > 0 and tonumber(f) > fence
   if tonumber(i) > incarnation or (tonumber(i) == incarnation and later) then return known end
   last, number = math.max(fence, tonumber(f)), n
@@ -104,8 +104,6 @@ redis.call('PUBLISH', ARGV[3], ARGV[4])
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
-
 
 class Spoken(NamedTuple):
     """A source as it stands in Redis."""
@@ -121,8 +119,9 @@ Change = dict[bytes, bytes]
 class Shelf:
     """Reads and writes what is shared. Every call raises one of `redis_client.AWAY` where Redis doesn't answer."""
 
-    def __init__(self, url: str, *, cluster: bool = False) -> None:
+    def __init__(self, url: str, *, cluster: bool = False, mishaps: Mishaps | None = None) -> None:
         self._url = url
+        self._mishaps = Mishaps() if mishaps is None else mishaps
         self._client = open_client(url, cluster=cluster, text=False)
         self._claim = self._client.register_script(_CLAIM)
         self._say = self._client.register_script(_SAY)
@@ -155,7 +154,7 @@ class Shelf:
         answer = await self._say(keys=keys, args=args)
         if answer == 1:
             return now
-        return _readable({source: answer}, Owner.read).get(source) if answer else None
+        return self._readable({source: answer}, Owner.read).get(source) if answer else None
 
     async def agents(self, simulation: str, source: str) -> set[str]:
         """Return the agents of whom something is told."""
@@ -164,12 +163,12 @@ class Shelf:
     async def told(self, simulation: str, source: str) -> dict[str, Told]:
         """Return what is told of a source's agents."""
         pages = self._pages(_key(simulation, f"told:{source}"))
-        return _readable({name: value async for name, value in pages}, read_told)
+        return self._readable({name: value async for name, value in pages}, read_told)
 
     async def spoken(self, simulation: str) -> dict[str, Spoken]:
         """Return the sources of a simulation."""
-        owners = _readable(await self._all(_key(simulation, "owners")), Owner.read)
-        heads = _readable(await self._all(_key(simulation, "heads")), read_head)
+        owners = self._readable(await self._all(_key(simulation, "owners")), Owner.read)
+        heads = self._readable(await self._all(_key(simulation, "heads")), read_head)
         return {source: Spoken(owners[source], heads[source]) for source in owners.keys() & heads.keys()}
 
     async def place(self, simulation: str, moved: Mapping[str, str | None]) -> None:
@@ -178,7 +177,7 @@ class Shelf:
         pairs = [_utf8(text) for pair in engines.items() for text in pair]
         await self._tell_engines(simulation, "p", engines, "", pairs)
 
-    async def served(self, simulation: str, seen: Mapping[str, str], daemon: str) -> None:
+    async def tell_calls(self, simulation: str, seen: Mapping[str, str], daemon: str) -> None:
         """Tell which engines served agents, as a daemon has seen."""
         await self._tell_engines(simulation, "v", seen, daemon, ())
 
@@ -188,21 +187,17 @@ class Shelf:
         return {name: value.decode(errors="replace") async for name, value in pages}
 
     async def last_change(self, simulation: str) -> bytes:
-        """Return the id of the latest change."""
+        """Return the id of the latest change, `NOTHING_YET` where there is none."""
         latest = await self._client.xrevrange(_key(simulation, "changes"), count=1)
-        return cast(bytes, latest[0][0]) if latest else b"0-0"
+        return cast(bytes, latest[0][0]) if latest else NOTHING_YET
 
     async def changes(self, simulation: str, since: bytes) -> tuple[list[tuple[bytes, Change]], bool]:
-        """Return what has changed since an id, a page of it, and whether that is all that has."""
-        key = _key(simulation, "changes")
-        found: Any = await self._client.xrange(key, min=b"(" + since, count=PAGE)
-        try:
-            stream = await self._client.xinfo_stream(key)
-        except ResponseError:  # there is no stream
-            return [], since == b"0-0"
-        lost = _place(since) < _place(stream["max-deleted-entry-id"])
-        again = _place(since) > _place(stream["last-generated-id"])
-        return found, not (lost or again)
+        """Return what has changed since an id, a page of it, and whether that is all that has: where the change with
+        that id is still there, none after it is gone."""
+        found: Any = await self._client.xrange(_key(simulation, "changes"), min=since, count=PAGE + 1)
+        if found and found[0][0] == since:
+            return found[1:], True
+        return [], not found and since == NOTHING_YET
 
     async def _tell_engines(
         self, simulation: str, field: str, engines: Mapping[str, str], daemon: str, pairs: Iterable[bytes]
@@ -219,6 +214,16 @@ class Shelf:
     async def _pages(self, key: bytes) -> AsyncIterator[tuple[str, bytes]]:
         async for name, value in self._client.hscan_iter(key, count=10 * PAGE):
             yield name.decode(errors="replace"), value
+
+    def _readable(self, found: Mapping[str, bytes], read: Callable[[bytes], T]) -> dict[str, T]:
+        """Return what is understood."""
+        understood: dict[str, T] = {}
+        for name, value in found.items():
+            try:
+                understood[name] = read(value)
+            except (msgspec.MsgspecError, ValueError) as error:
+                self._mishaps.refused(name, error)
+        return understood
 
     # All daemons and engines
 
@@ -240,7 +245,7 @@ class Shelf:
 
     async def engines(self) -> dict[str, Engine]:
         """Return all engines."""
-        return _readable(await self._all(_utf8(ENGINES)), read_engine)
+        return self._readable(await self._all(_utf8(ENGINES)), read_engine)
 
     async def spoken_for(self, simulations: Iterable[str]) -> None:
         """Say that there are these simulations, and forget those of which nobody has spoken for a day."""
@@ -287,17 +292,6 @@ class Shelf:
             await server.aclose()
 
 
-def _readable(found: Mapping[str, bytes], read: Callable[[bytes], T]) -> dict[str, T]:
-    """Return what is understood: a daemon of another version may have written the rest."""
-    understood: dict[str, T] = {}
-    for name, value in found.items():
-        try:
-            understood[name] = read(value)
-        except (msgspec.MsgspecError, ValueError) as error:
-            log.warning("what another daemon tells isn't understood", name=name, error=str(error))
-    return understood
-
-
 def ring(*words: str) -> bytes:
     """Return what the bell says: `changed` and a simulation; `wanted`, a daemon and hashes of contents; `brought` and
     these."""
@@ -306,11 +300,6 @@ def ring(*words: str) -> bytes:
 
 def _key(simulation: str, name: str) -> bytes:
     return _utf8(prefix_of(simulation) + name)
-
-
-def _place(number: bytes) -> tuple[int, int]:
-    millis, _, count = number.partition(b"-")
-    return int(millis), int(count)
 
 
 def _utf8(text: str) -> bytes:

@@ -9,9 +9,10 @@ from itertools import islice
 
 import structlog
 
+from scalesim_daemon.fleet.mishaps import Mishaps
 from scalesim_daemon.fleet.population import SharedPopulation
 from scalesim_daemon.fleet.shelf import Shelf
-from scalesim_daemon.fleet.words import Owner, Word
+from scalesim_daemon.fleet.words import MOST_CALLS, Owner, Word
 from scalesim_daemon.gate import Stream
 from scalesim_daemon.population import Changes
 from scalesim_daemon.redis_client import heed
@@ -50,12 +51,14 @@ class Telling:
         population: SharedPopulation,
         doubt: Callable[[str], None],
         unsaid: Callable[[str], None],
+        mishaps: Mishaps,
     ) -> None:
         self._shelf = shelf
         self._me = me
         self._population = population
         self._doubt = doubt
         self._unsaid = unsaid
+        self._mishaps = mishaps
         self._lines: dict[str, Line] = {}
         self._placed: dict[str, dict[str, str | None]] = {}
         self._served: dict[str, dict[str, str]] = {}
@@ -94,7 +97,7 @@ class Telling:
             self._placed.setdefault(simulation, {})[name] = engine
         self._dirty.set()
 
-    def served(self, key: str, engine: str) -> None:
+    def call_seen(self, key: str, engine: str) -> None:
         """Tell that an engine has served an agent."""
         simulation, _, name = key.partition("/")
         self._served.setdefault(simulation, {})[name] = engine
@@ -143,8 +146,11 @@ class Telling:
             self._dirty.clear()
             try:
                 for source, line in list(self._lines.items()):
-                    if line.news and self._lines.get(source) is line:
-                        await self._tell(line)
+                    if not line.news or self._lines.get(source) is not line:
+                        continue
+                    if not await self._mishaps.survived("telling other daemons", self._tell(line)):
+                        # It keeps no other from its turn, and is told anew from the next `restate` on.
+                        line.news, line.again = False, True
                 await self._tell_engines()
             except BaseException:
                 self._dirty.set()
@@ -201,7 +207,7 @@ class Telling:
         word = Word(
             population.head(stream.source, whole=not line.dirty),
             agents,
-            {_name(one): count for one, count in calls.items()},
+            {_name(one): min(count, MOST_CALLS) for one, count in calls.items()},
             list(map(_name, woken)),
         )
         before = line.owner
@@ -245,7 +251,7 @@ class Telling:
                     await self._shelf.place(simulation, some)
                 del placed[simulation]
             for simulation, seen in list(served.items()):
-                await self._shelf.served(simulation, seen, self._me)
+                await self._shelf.tell_calls(simulation, seen, self._me)
                 del served[simulation]
         finally:
             # What was said meanwhile is newer.

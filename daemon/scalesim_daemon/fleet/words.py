@@ -7,13 +7,25 @@ word. A prompt's prefix goes by its hash; its `Content` is told where it is aske
 from __future__ import annotations
 
 import hashlib
+import sys
 from array import array
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from scalesim_client.events import ClockKind
 from scalesim_daemon.population import Memory
+
+# What can't be so is refused where it is read: nobody can order what is no number, or count without end.
+MOST_CALLS = 10_000
+_LARGEST = sys.float_info.max
+_Finite = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+_Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_Calls = Annotated[int, Meta(ge=0, le=MOST_CALLS)]
+# Redis's scripts count in floats.
+_EXACT = 2**53
 
 
 class Bound(msgspec.Struct, array_like=True, frozen=True):
@@ -30,10 +42,10 @@ class Told(msgspec.Struct, array_like=True, frozen=True):
     """One agent: its due on the source's clock, None where no invocation is foreseen; and how many of its requests are
     being served."""
 
-    due: float | None = None
-    confidence: float = 0.0
+    due: _Finite | None = None
+    confidence: _Share = 0.0
     basis: str = ""
-    in_flight: int = 0
+    in_flight: _Calls = 0
     memory: Bound | None = None
 
 
@@ -42,10 +54,10 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
     opposite, and whether it tells of calls. `whole` says that all its agents have been told."""
 
     clock: ClockKind
-    now: float
-    pace: float
-    step: float
-    chance: float
+    now: _Finite
+    pace: _Positive
+    step: _Positive
+    chance: _Share
     tells_calls: bool
     whole: bool
 
@@ -56,7 +68,7 @@ class Word(msgspec.Struct, array_like=True, frozen=True):
 
     head: Head
     agents: dict[str, Told | None] = {}
-    calls: dict[str, int] = {}
+    calls: dict[str, _Calls] = {}
     woken: list[str] = []
 
 
@@ -80,8 +92,11 @@ class Owner(msgspec.Struct, frozen=True, order=True):
     @classmethod
     def read(cls, text: bytes) -> Owner:
         """Return what was written. Raises `ValueError` for what is none."""
-        incarnation, fence, number, daemon = text.decode().split(" ", 3)
-        return cls(int(incarnation), int(fence), int(number), daemon)
+        *numbers, daemon = text.decode().split(" ", 3)
+        incarnation, fence, number = map(int, numbers)
+        if not all(0 <= one < _EXACT for one in (incarnation, fence, number)):
+            raise ValueError(f"an owner whose numbers no daemon has given: {text[:100]!r}")
+        return cls(incarnation, fence, number, daemon)
 
 
 class Engine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,7 +107,7 @@ class Engine(msgspec.Struct, frozen=True, omit_defaults=True):
     url: str
     alive: bool
     models: list[str] | None = None
-    room: int = 0
+    room: Annotated[int, Meta(ge=0, lt=_EXACT)] = 0
 
 
 Content = dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from scalesim_daemon.driver import Driver
-from scalesim_daemon.view import EngineView
+from scalesim_daemon.fleet.homes import may_serve
 
 
 class Routes:
@@ -26,7 +26,7 @@ class Routes:
         fewest agents.
         """
         views = {name: driver.view for name, driver in self._drivers.items()}
-        able = [name for name, view in views.items() if serves(view, model)] or list(views)
+        able = [name for name, view in views.items() if may_serve(view, model)] or list(views)
         alive = [name for name in able if views[name].reachable] or able
         latest = {name: views[name].served.get(agent or "", 0.0) for name in alive}
         home = None if agent is None else self._home(agent)
@@ -39,7 +39,7 @@ class Routes:
     def known(self, model: str | None) -> str | None:
         """Return the model where an engine is known to serve it."""
         views = (driver.view for driver in self._drivers.values())
-        return model if any(view.info is not None and serves(view, model) for view in views) else None
+        return model if any(view.info is not None and may_serve(view, model) for view in views) else None
 
     @contextmanager
     def serving(self, engine: str, agent: str | None) -> Iterator[None]:
@@ -51,11 +51,3 @@ class Routes:
             yield
         finally:
             self._in_flight[engine] -= 1
-
-
-def serves(view: EngineView, model: str | None) -> bool:
-    """Whether the engine serves a model, or may: SGLang also names a LoRA `base:lora`."""
-    if model is None or view.info is None:
-        return True
-    names = (model, *model.split(":", 1))
-    return any(name in view.info.base_models or name in view.loras.registered for name in names)
