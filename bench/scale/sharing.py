@@ -94,9 +94,9 @@ async def _hear(bell: AsyncGenerator[object, None]) -> None:
             pass
 
 
-async def read(daemon: Daemon, agents: int) -> None:
-    """Read what was told of so many agents, from the first word on, and take it in."""
-    population, since = SharedPopulation(), b"0-0"
+async def read(daemon: Daemon, since: bytes, agents: int) -> None:
+    """Read what was told since a change of so many agents, and take it in."""
+    population = SharedPopulation()
     while agents > 0:
         found, _ = await daemon.shelf.changes(SIMULATION, since)
         words = [read_word(change[b"w"]) for _, change in found]
@@ -105,15 +105,12 @@ async def read(daemon: Daemon, agents: int) -> None:
         since, agents = found[-1][0], agents - sum(len(word.agents) for word in words)
 
 
-async def read_latest(daemons: Sequence[Daemon], times: int) -> None:
-    """Read the latest word so many times, each daemon for itself."""
-    last = await daemons[0].shelf.last_change(SIMULATION)
-    millis, _, number = last.partition(b"-")
-    before = b"%d-%d" % ((int(millis), int(number) - 1) if int(number) else (int(millis) - 1, 1 << 32))
+async def read_latest(daemons: Sequence[Daemon], since: bytes, times: int) -> None:
+    """Read the one word that was told since a change so many times, each daemon for itself."""
     population = SharedPopulation()
 
     async def one(daemon: Daemon) -> None:
-        ((_, change),), _ = await daemon.shelf.changes(SIMULATION, before)
+        ((_, change),), _ = await daemon.shelf.changes(SIMULATION, since)
         population.foretell(STREAM, read_word(change[b"w"]), monotonic())
 
     await at_once(daemons, times, one)

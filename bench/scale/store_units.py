@@ -101,9 +101,9 @@ async def _shared(meter: Meter, daemons: Sequence[Daemon], rng: Random) -> dict[
     changed = range(CHANGED)
     empty = await meter.memory()
     await first.say(changed, rng)
-    known = await meter.memory()
+    known, since = await meter.memory(), await first.shelf.last_change(SIMULATION)
     found = await meter.cost("told", CHANGED, first.say(changed, rng))
-    found |= await meter.cost("read", CHANGED, sharing.read(first, CHANGED))
+    found |= await meter.cost("read", CHANGED, sharing.read(first, since, CHANGED))
     words = (await meter.memory() - known) / CHANGED
     # The stream keeps as many words as it was given: what both have in common is the agents' records.
     found |= {"memory.word": words, "memory.told": (known - empty) / CHANGED - words}
@@ -112,7 +112,9 @@ async def _shared(meter: Meter, daemons: Sequence[Daemon], rng: Random) -> dict[
         await sharing.at_once(daemons, ALONE, lambda daemon: daemon.say([daemon.number], rng))
 
     found |= await sharing.ring_cost(meter, daemons, say, ALONE)
-    found |= await meter.cost("read_alone", ALONE, sharing.read_latest(daemons, ALONE))
+    since = await first.shelf.last_change(SIMULATION)
+    await first.say([first.number], rng)
+    found |= await meter.cost("read_alone", ALONE, sharing.read_latest(daemons, since, ALONE))
     before = await meter.memory()
     found |= await meter.cost("placed", CHANGED, sharing.place(first, CHANGED))
     found["memory.placed"] = (await meter.memory() - before) / CHANGED
