@@ -49,7 +49,7 @@ MEANINGS: Mapping[str, str] = {
     "doors": "daemons of a cell that hear the events of one simulation",
     "buckets": "slots that one simulation's keys lie in; more than 1 is not built",
     "shards": "shards of each cell's Redis",
-    "pause": "seconds between two reads of what others tell, at least; more than the default is not built",
+    "pause": "seconds between two reads of what others tell, at least",
     "core": "how many times as fast as the measured one a core is",
     "shard_gib": "memory of a shard, GiB",
     "daemon_gib": "memory for a daemon, GiB",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 from bench.scale.costs import Costs, Unit
+from scalesim_daemon.fleet.hearing import READ_SECONDS
 from scalesim_daemon.fleet.shelf import CONTENT_SECONDS, KEPT_CHANGES
 from scalesim_daemon.fleet.telling import GATHER_SECONDS, WORD_AGENTS
 from scalesim_daemon.loop import TICK_SECONDS
@@ -21,8 +22,6 @@ from scalesim_daemon.store import CHUNK, FLUSH_SECONDS
 # Five signs of life, as in scalesim_daemon/fleet/shared.py.
 LOOK_SECONDS = 5.0
 
-# Two questions, one after the other, on a network.
-QUESTIONS_SECONDS = 0.001
 CYCLE_CHANGES = 1_000
 GIB, GBIT = 2.0**30, 1e9 / 8
 
@@ -56,7 +55,7 @@ class Fleet:
     doors: int = 1
     buckets: int = 1
     shards: int = 1
-    pause: float = QUESTIONS_SECONDS
+    pause: float = READ_SECONDS
 
     # One cell
 

@@ -29,7 +29,7 @@ from bench.scale.model import (
 )
 from bench.scale.plot import draw
 from bench.scale.said import BARE_BYTES
-from bench.scale.steps import PAUSE, PER_ENGINE, STEPS, largest_fleet
+from bench.scale.steps import PER_ENGINE, STEPS, largest_fleet
 
 PAGE = Path("docs/scale.md")
 PLOT = Path("docs/results/scale.svg")
@@ -170,8 +170,7 @@ def _steps(costs: Costs) -> str:
 def _fleets(costs: Costs) -> str:
     return (
         f"With {PER_ENGINE:,} agents on each engine, of which {Fleet().active:.0%} say something within a second, "
-        f"a fleet with one Redis is full at {largest_fleet(costs):,} engines; at {largest_fleet(costs, PAUSE):,} if "
-        f"daemons read what others tell {1 / PAUSE:.0f} times a second at most, which is not built."
+        f"a fleet with one Redis is full at {largest_fleet(costs):,} engines."
     )
 
 

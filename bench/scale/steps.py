@@ -6,13 +6,12 @@ import math
 from dataclasses import dataclass, replace
 
 from bench.scale.costs import Costs
-from bench.scale.model import QUESTIONS_SECONDS, Fleet, first_limit, last, uses
+from bench.scale.model import Fleet, first_limit, last, uses
 
 PER_ENGINE = 10_000
 TOGETHER = 10
 """Engines whose daemons may take over one another's; and those of a cell, or of a bucket."""
 SHARDS = 64
-PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,9 @@ def in_cells(agents: int) -> Fleet:
 
 
 def in_buckets(agents: int) -> Fleet:
-    """Return one fleet whose simulation has a bucket for each ten engines, on 64 shards, and whose daemons read 50
-    times a second."""
+    """Return one fleet whose simulation has a bucket for each ten engines, on 64 shards."""
     fleet = together(agents)
-    return replace(fleet, buckets=math.ceil(fleet.engines / TOGETHER), shards=SHARDS, pause=PAUSE)
+    return replace(fleet, buckets=math.ceil(fleet.engines / TOGETHER), shards=SHARDS)
 
 
 STEPS = (
@@ -54,29 +52,23 @@ STEPS = (
         replace(together(100_000), doors=1),
     ),
     Step("2a", "each daemon hears the part of the simulation that runs beside it", together(100_000)),
-    Step(
-        "2b",
-        "daemons read what others tell 50 times a second",
-        replace(together(100_000), pause=PAUSE),
-        built=False,
-    ),
     Step("3", "100 engines, else as 2a", together(1_000_000)),
     Step("3a", "ten cells of ten engines, a Redis and a part of the simulation each", in_cells(1_000_000)),
     Step("4", "1,000 engines in one fleet, on 64 shards", replace(together(10_000_000), shards=SHARDS)),
     Step("4a", "100 cells of ten engines", in_cells(10_000_000)),
     Step(
         "4b",
-        "one fleet, a bucket for each ten engines, 64 shards, read as in 2b",
+        "one fleet, a bucket for each ten engines, 64 shards",
         in_buckets(10_000_000),
         built=False,
     ),
 )
 
 
-def largest_fleet(costs: Costs, pause: float = QUESTIONS_SECONDS) -> int:
+def largest_fleet(costs: Costs) -> int:
     """Return how many engines with 10,000 agents each fit in one fleet with one Redis."""
 
     def fits(engines: int) -> bool:
-        return first_limit(uses(replace(together(PER_ENGINE * engines), pause=pause), costs)).share <= 1
+        return first_limit(uses(together(PER_ENGINE * engines), costs)).share <= 1
 
     return last(fits, 10**5)

@@ -27,7 +27,7 @@ from bench.scale.model import (
     total,
     uses,
 )
-from bench.scale.steps import PAUSE, STEPS, Step, in_buckets, in_cells, largest_fleet, together
+from bench.scale.steps import STEPS, Step, in_buckets, in_cells, largest_fleet, together
 
 ROOT = Path(__file__).parents[2]
 COSTS = costs_of(medians(read(ROOT / FILE)))
@@ -205,7 +205,7 @@ def test_of_ten_million_agents_each_daemon_knows_its_cells() -> None:
 
 def test_a_fleet_has_a_greatest_size() -> None:
     most = largest_fleet(COSTS)
-    assert 1 < most < largest_fleet(COSTS, PAUSE)
+    assert most > 1
     for engines, fits in ((most, True), (most + 1, False)):
         assert (first_limit(uses(together(10_000 * engines), COSTS)).share <= 1) is fits
     assert total(shard_work(in_cells(10_000_000), COSTS)).cpu < 1
