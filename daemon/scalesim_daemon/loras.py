@@ -24,7 +24,7 @@ import structlog
 
 from scalesim_adapters import lorafiles
 from scalesim_daemon.dirlock import DirectoryInUse, lock_directory
-from scalesim_daemon.lorafolders import allocate, bytes_of, files_of, make_folder, target
+from scalesim_daemon.lorafolders import allocate, bytes_of, files_of, give, make_folder, target
 from scalesim_daemon.lorarecords import Entry, Records
 from scalesim_daemon.rootedfiles import fill, open_below
 from scalesim_daemon.settings import ConfigError, LoraSettings
@@ -190,7 +190,7 @@ class LoraLibrary:
             self._check_owner()
             if self._locked is None:
                 self._locked = lock_directory(self._links)
-            repaired, broken = [], []
+            whole, repaired, broken = 0, [], []
             for entry in self._records.read():
                 try:
                     self._allowed(entry.name, entry.original)
@@ -202,19 +202,24 @@ class LoraLibrary:
                     continue
                 if not self._is_whole(entry):
                     if not self._is_true(entry.link, entry.original):
+                        # It is nobody's, but there: an engine may have it, and else it is forgotten some day.
+                        self._entries[entry.link.name] = entry
                         broken.append(entry.name)
                         continue
                     self._point(entry.link, entry.original)
                     repaired.append(entry.name)
                 self._entries[entry.link.name] = self._newest[entry.name] = entry
+                whole += 1
             dropped = self._drop_unused()
-            return Recovery(len(self._entries), tuple(repaired), tuple(broken), dropped)
+            return Recovery(whole, tuple(repaired), tuple(broken), dropped)
 
     def close(self) -> None:
-        """Let another daemon have the directories. Links and copies stay as they are."""
-        if self._locked is not None:
-            os.close(self._locked)
-            self._locked = None
+        """Let another daemon have the directories, once what is under way in a thread is done. Links and copies stay as
+        they are."""
+        with self._mutex:
+            if self._locked is not None:
+                os.close(self._locked)
+                self._locked = None
 
     @property
     def _free(self) -> int:
@@ -323,6 +328,9 @@ class LoraLibrary:
             for source in sources:
                 with self._reading(source) as original:
                     fill(self._copying / source.name, original, COPIED_AT_ONCE)
+                give(self._copying / source.name, source)
+            # Last: whose it is then may exchange what is in it.
+            give(self._copying, entry.original)
         except OSError as error:
             self._remove(self._copying)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -54,9 +54,19 @@ def parse_engine(text: str) -> dict[str, str]:
     kind, separator, url = text.partition("=")
     if not separator or not url:
         raise ConfigError(
-            f"--engine {redacted(text)}: write KIND=URL, for example vllm=http://127.0.0.1:8000"
+            f"--engine {redacted(''.join(text.split()))}: write KIND=URL, for example vllm=http://127.0.0.1:8000"
         )
     return {"kind": kind, "url": url}
+
+
+def read_secret(key: str, file: Path) -> str:
+    """Return what stands alone in a file that the setting `key` names. Raises `ConfigError`, which doesn't show it."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: {file} is no text") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

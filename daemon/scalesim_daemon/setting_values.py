@@ -12,8 +12,9 @@ from pydantic import AfterValidator
 
 ENDPOINT = re.compile(r"tcp://([^/\s:]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}|\*)|ipc://\S+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# As far as it goes in a text, without what closes a bracket, a quotation or a sentence.
-_URL = re.compile(r"(\w+://)(\S+?)(?=[)\],.;:'\"]*(?:\s|$))")
+_URL = re.compile(r"\b(\w+://)(\S+)")
+# What ends a bracket, a quotation or a sentence in which a URL is the last.
+_CLOSING = ")],.;:'\""
 _ESCAPED = "with what a password has of /, ?, #, @ and blanks escaped, as in %2F"
 
 
@@ -24,12 +25,14 @@ def redacted(text: str) -> str:
 
 
 def _hidden(url: re.Match[str]) -> str:
-    scheme, rest = url.groups()
+    scheme, text = url.groups()
+    rest = text.rstrip(_CLOSING)
+    closing = text[len(rest) :]
     secret, at, public = rest.rpartition("@")
     if "?" in secret:
-        return f"{scheme}***"
+        return f"{scheme}***{closing}"
     where, query, _ = public.partition("?")
-    return f"{scheme}{at and '***@'}{where}{query and '?***'}"
+    return f"{scheme}{at and '***@'}{where}{query and '?***'}{closing}"
 
 
 def _absolute(path: Path) -> Path:

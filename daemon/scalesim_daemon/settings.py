@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +30,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from scalesim_daemon.setting_rules import check_fit
 from scalesim_daemon.setting_values import (
     NAME,
     AbsolutePath,
@@ -236,12 +236,14 @@ class EngineSettings(Section):
     don't tell. `model_bytes` is what its model takes on the device while it is awake. `tagged` says that all requests
     of an SGLang carry their agent's `session_id`, or that all requests of an engine of kind openai are announced.
     `standby` says that it is another daemon's, on another host: it is driven from here while that one is gone, and then
-    its prefixes alone.
+    its prefixes alone. `api_key` is what its server asks for as a bearer token; it stands here, or alone in a file.
     """
 
     name: str = ""
     kind: Literal["vllm", "sglang", "openai"] = "vllm"
     url: HttpUrl
+    api_key: SecretStr | None = None
+    api_key_file: AbsolutePath | None = None
     lora_slots: Annotated[int, Field(ge=1)] | None = None
     lora_host_places: Annotated[int, Field(ge=1)] | None = None
     prompt_slots: Annotated[int, Field(ge=1)] | None = None
@@ -265,6 +267,20 @@ class EngineSettings(Section):
     def _speakable(self) -> EngineSettings:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r}: use 1 to 64 letters, digits, dots, dashes and underscores")
+        return self
+
+    @model_validator(mode="after")
+    def _told_once(self) -> EngineSettings:
+        told = {
+            "api_key": self.api_key,
+            "api_key_file": self.api_key_file,
+            "a user in its url": "@" in urlsplit(self.url).netloc,
+        }
+        found = [what for what, given in told.items() if given]
+        if len(found) > 1:
+            raise ValueError(
+                f"{self.name}: {' and '.join(found)} say who the daemon is to it: keep one of them"
+            )
         return self
 
 
@@ -354,50 +370,6 @@ class Settings(BaseSettings):
         return None if local and not self.loras.roots else self.loras.roots
 
     @model_validator(mode="after")
-    def _engines_differ(self) -> Settings:
-        twice = [name for name, count in Counter(engine.name for engine in self.engines).items() if count > 1]
-        if twice:
-            raise ValueError(f"engines: {', '.join(twice)} is named twice: every engine needs its own name")
-        return self
-
-    @model_validator(mode="after")
-    def _fleet_shares(self) -> Settings:
-        if self.fleet.enabled and not (self.redis.enabled and self.redis.url):
-            raise ValueError(
-                "fleet: its daemons agree through a Redis that all of them reach, and an embedded Valkey is this "
-                "daemon's alone: set redis.url (and leave redis.enabled true), or fleet.enabled: false"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _standby_in_a_fleet(self) -> Settings:
-        alone = [engine.name for engine in self.engines if engine.standby and not self.fleet.enabled]
-        if alone:
-            raise ValueError(
-                f"engines: {', '.join(alone)} is another daemon's (standby), and there is none: set fleet.enabled"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _gateway_fits(self) -> Settings:
-        if not self.gateway.enabled:
-            return self
-        if self.gateway.port == self.api.port != 0:
-            raise ValueError(
-                f"gateway.port: {self.api.port} is the API's, and the two never share one: by default 8701 and 8700"
-            )
-        if not self.engines:
-            raise ValueError(
-                "gateway: there is no engine to pass requests on to: name one, --engine vllm=URL"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _segments_differ(self) -> Settings:
-        segments = Counter(engine.host_tier.segment for engine in self.engines if engine.host_tier)
-        for segment, count in segments.items():
-            if count > 1:
-                raise ValueError(
-                    f"engines: {segment} is the host tier of {count}: every engine needs its own"
-                )
+    def _fit(self) -> Settings:
+        check_fit(self)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_what_a_lora_was_before_it_changed_goes_once_no_engine_has_it(
     assert library.forget({"rosa"}, {str(first)}) == 0
     assert library.forget({"rosa"}, {str(second)}) == 1
     assert (first.is_symlink(), second.is_symlink(), library.path("rosa")) == (False, True, second)
+
+
+def test_what_lost_its_original_goes_after_another_start_too(
+    library: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loras, "MOST_UNUSED", 0)
+    link = library.link("rosa", make_lora(tmp_path / "rosa", b"a"))
+    shutil.rmtree(tmp_path / "rosa")
+    library.close()
+    again = LoraLibrary(tmp_path / "links", tmp_path / "staging", 2 * BYTES)
+    found = again.recover()
+    assert (found.links, found.broken, again.inventory()[0]) == (0, ("rosa",), {})
+    assert again.forget({"rosa"}, {str(link)}) == 0
+    assert again.forget({"rosa"}, set()) == 1
+    assert left(tmp_path / "links") == left(tmp_path / "links" / ".originals") == []
+    again.close()
 
 
 def test_a_daemon_forgets_what_neither_agents_nor_engines_have(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scalesim_daemon import loras
 from scalesim_daemon.dirlock import DirectoryInUse
 from scalesim_daemon.loras import LoraError, LoraLibrary
 from scalesim_daemon.settings import ConfigError, LoraSettings
@@ -37,6 +41,34 @@ def test_a_shutdown_removes_nothing_and_recovery_continues(library: LoraLibrary,
     again.unstage("a")
     assert a.resolve() == tmp_path / "a"
     again.close()
+
+
+def test_no_other_daemon_has_the_directories_before_a_copy_that_is_being_made_is_done(
+    library: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = library.link("a", make_lora(tmp_path / "a", b"a"))
+    copying, on = Event(), Event()
+
+    def fill(*_: object) -> None:
+        copying.set()
+        assert on.wait(10)
+        raise OSError(errno.EIO, "no such luck")
+
+    monkeypatch.setattr(loras, "fill", fill)
+    other = LoraLibrary(tmp_path / "links", tmp_path / "staging", 2 * BYTES)
+    with ThreadPoolExecutor() as pool:
+        staging = pool.submit(library.stage, "a")
+        assert copying.wait(10)
+        closing = pool.submit(library.close)
+        with suppress(TimeoutError):
+            closing.result(0.05)
+        with pytest.raises(DirectoryInUse):
+            other.recover()
+        on.set()
+        assert isinstance(staging.exception(), OSError)
+        closing.result(10)
+    assert other.recover().links == 1 and weights(link)[:1] == b"a"
+    other.close()
 
 
 def test_links_that_dangle_return_to_the_original(library: LoraLibrary, tmp_path: Path) -> None:

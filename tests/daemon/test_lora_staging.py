@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -67,6 +68,43 @@ def test_nobody_can_read_a_copy_who_cannot_read_the_original(
     # The daemon itself can write and remove it.
     assert copy.stat().st_mode & 0o777 == folder | 0o700
     assert {path.stat().st_mode & 0o777 for path in copy.iterdir()} == {file | 0o600}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_who_has_the_original_as_its_owner_or_by_its_group_has_the_copy(
+    library: LoraLibrary, tmp_path: Path
+) -> None:
+    original = make_lora(tmp_path / "alice", b"a")
+    for path in (*original.iterdir(), original):
+        path.chmod(0o750)
+        os.chown(path, 1234, 4321)
+    link = library.link("alice", original)
+    library.stage("alice")
+    copy = link.readlink()
+    assert copy != original
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (*copy.iterdir(), copy)} == {(1234, 4321)}
+
+
+@pytest.mark.parametrize(("mode", "staged"), [(0o640, False), (0o644, True), (0o600, True)])
+def test_what_a_group_alone_may_read_is_not_staged_where_that_could_not_read_the_copy(
+    library: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, staged: bool
+) -> None:
+    original = make_lora(tmp_path / "alice", b"a")
+    for path in original.iterdir():
+        path.chmod(mode)
+    link = library.link("alice", original)
+
+    def chown(path: Path, user: int, group: int) -> None:
+        raise PermissionError(errno.EPERM, "no member of that group", str(path))
+
+    monkeypatch.setattr(os, "chown", chown)
+    if staged:
+        library.stage("alice")
+    else:
+        with pytest.raises(PermissionError):
+            library.stage("alice")
+    assert (link.resolve() != original) == staged == bool(staged_copies(tmp_path))
+    assert link.resolve().is_dir()
 
 
 def test_what_was_trained_anew_in_place_is_staged_and_unstaged_beside_what_it_was(

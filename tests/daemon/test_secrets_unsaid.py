@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("client", "estimators", "adapters", "daemon", "bench", "examples")
 WITHIN = 30.0
 TOKENS = {role: f"{role}-0123456789abcdef" for role in ("viewer", "publisher", "admin")}
-PASSWORDS = {name: f"{name}-hunter2hunter2" for name in ("redis", "vllm", "sglang", "openai", "caller")}
+PASSWORDS = {
+    name: f"{name}-hunter2hunter2" for name in ("redis", "vllm", "sglang", "key", "openai", "caller")
+}
 PROMPT = "the fountain is where the gold lies"
 SALT = "salt-of-the-earth"
 # Functions that make code or objects of what they are given, and the one use that reads nothing: vLLM's own hash of a
@@ -56,7 +58,8 @@ redis: {{url: "redis://operator:{PASSWORDS["redis"]}@127.0.0.1:{nowhere}/0"}}
 loras: {{links_dir: {tmp_path}/links, staging_dir: {tmp_path}/staging}}
 engines:
   - {{kind: vllm, url: "http://operator:{PASSWORDS["vllm"]}@127.0.0.1:{nowhere}", name: one}}
-  - {{kind: sglang, url: "http://127.0.0.1:{nowhere}/?key={PASSWORDS["sglang"]}", name: two}}
+  - {{kind: sglang, url: "http://127.0.0.1:{nowhere}/?key={PASSWORDS["sglang"]}", name: two,
+     api_key: {PASSWORDS["key"]}}}
   - {{kind: openai, url: "http://operator:{PASSWORDS["openai"]}@127.0.0.1:{nowhere}", name: three}}
 log: {{level: debug, format: json}}
 """

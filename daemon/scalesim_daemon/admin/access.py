@@ -16,13 +16,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from scalesim_daemon.setting_sources import read_secret
 from scalesim_daemon.setting_values import is_loopback
 from scalesim_daemon.settings import ApiSettings, ConfigError
 
@@ -90,7 +90,7 @@ def read_tokens(settings: ApiSettings) -> Tokens:
         if secret is None and file is None:
             continue
         key = f"api.{role}_token" + ("_file" if file is not None else "")
-        token = _in_file(key, file) if file is not None else secret.get_secret_value() if secret else ""
+        token = read_secret(key, file) if file is not None else secret.get_secret_value() if secret else ""
         if not TOKEN.fullmatch(token):
             raise ConfigError(
                 f"{key}: a token has {SHORTEST_TOKEN} to 512 letters, digits and -._~+/: "
@@ -100,15 +100,6 @@ def read_tokens(settings: ApiSettings) -> Tokens:
             raise ConfigError(f"{key}: this is the token of another role, too: every role needs its own")
         found[role] = token.encode()
     return Tokens(found)
-
-
-def _in_file(key: str, file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{key}: {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{key}: {file} is no text") from None
 
 
 class Guard:
