@@ -228,14 +228,15 @@ async def _compare_intents(sidecar: Sidecar, intents: Intents) -> None:
     decided = await intents.decided()
     if intents.said != said:
         return  # An operator has spoken here meanwhile, and it is being written.
+    ours = sidecar.mode if sidecar.mode is not sidecar.settings.mode else None
     if decided is None:
-        await intents.restate(
-            sidecar.pins, sidecar.mode if sidecar.mode is not sidecar.settings.mode else None
-        )
+        await intents.restate(sidecar.pins, ours)
         return
     pins, mode = decided
     if sidecar.shared is None:
         # Nobody else takes words back: what is lacking went with a primary whose replica had not followed.
+        if (mode or sidecar.settings.mode) is not sidecar.mode:
+            await intents.set_mode(ours)
         lacking = {key: sidecar.pins[key] for key in sidecar.pinned() if pins.get(key) != sidecar.pins[key]}
         if lacking:
             await intents.pin_again(lacking)

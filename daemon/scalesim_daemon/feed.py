@@ -29,6 +29,14 @@ FRAME_ALLOWANCE = 1024
 # Messages of a connection that wait to be taken. Each may be as long as one may be: more would be our memory.
 MOST_WAITING = 64
 REPLAY_SECONDS = 2.0
+# A host that is gone without a word leaves its connection open for ever, and a publisher that has come back there is
+# not connected to again: so the kernel asks who has been silent for a minute, and gives up after another (tcp(7)).
+KEEPALIVE = (
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 60),
+    (zmq.TCP_KEEPALIVE_INTVL, 15),
+    (zmq.TCP_KEEPALIVE_CNT, 4),
+)
 # Of what is wrong with a message its sender decides how long it is.
 LONGEST_REASON = 300
 # How long a flood is taken in at a time, before others on this loop have their turn.
@@ -115,6 +123,8 @@ class Feed:
     def _socket(self, kind: int) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
+        for option, value in KEEPALIVE:
+            socket.setsockopt(option, value)
         # A longer frame costs its sender the connection, and us no memory.
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + FRAME_ALLOWANCE)
         return socket

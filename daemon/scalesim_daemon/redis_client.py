@@ -11,11 +11,15 @@ from urllib.parse import urlsplit
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
 
 AWAY = (RedisError, RedisClusterException, OSError)
 """What a client raises while Redis doesn't take or give anything."""
+
+_BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=2.0)
+# The longest pause is reached before, and much higher powers of two are no floats.
+_MOST_FAILURES = 16
 
 OnConnect = Callable[[AbstractConnection], Awaitable[None]]
 
@@ -63,6 +67,11 @@ def _leaving_replicas(kind: type[AbstractConnection]) -> type[AbstractConnection
                 raise
 
     return Leaving
+
+
+def pause(failures: int) -> float:
+    """Return for how many seconds to leave Redis alone after so many failures in a row."""
+    return _BACKOFF.compute(min(failures, _MOST_FAILURES))
 
 
 def heed() -> None:

@@ -22,11 +22,10 @@ from typing import Any, TypeVar, cast
 import msgspec
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.backoff import ExponentialWithJitterBackoff
 
 from scalesim_client.events import CLOCK_KINDS, ClockKind
 from scalesim_daemon.board import DueRecord
-from scalesim_daemon.redis_client import AWAY, heed, look, open_client
+from scalesim_daemon.redis_client import AWAY, heed, look, open_client, pause
 
 FLUSH_SECONDS = 0.02
 CHUNK = 1000
@@ -190,7 +189,6 @@ class Mirror:
     async def run(self, full_state: Callable[[], Mapping[str, DueRecord]]) -> None:
         """Write until cancelled. `full_state` gives every agent's record, for whenever Redis may hold
         something else; it must not block."""
-        backoff = ExponentialWithJitterBackoff(base=0.05, cap=2.0)
         try:
             while True:
                 heed()
@@ -198,10 +196,11 @@ class Mirror:
                     await self._follow(full_state)
                 except AWAY as error:
                     if self.connected or not self._failures:
-                        log.warning("Redis is away, going on without it", error=str(error))
+                        why = str(error) or type(error).__name__
+                        log.warning("Redis is away, going on without it", error=why)
                     self.connected = False
                     self._failures += 1
-                    await asyncio.sleep(backoff.compute(self._failures))
+                    await asyncio.sleep(pause(self._failures))
         finally:
             await self._client.aclose()
 

@@ -100,7 +100,7 @@ class SimRedis:
             if ask.verb is Verb.TAKE:
                 self._give(me, ask.token, now, ready=False)
         elif near or waiting is None or not waiting.near:
-            self._write(waiting=Waiting(me, near, now + 2 * self.ttl))
+            self._write(waiting=Waiting(me, near, now + 3 / 8 * self.ttl))
         return False
 
     def _renew(self, me: str, ask: Ask, now: float) -> Answer:

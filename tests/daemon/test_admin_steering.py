@@ -181,7 +181,7 @@ def test_an_operators_word_outlives_a_redis_that_loses_everything(
     on_server(body)
 
 
-def test_a_pin_that_a_replica_had_not_heard_of_is_written_again(
+def test_what_a_replica_had_not_heard_of_is_written_again(
     sidecar: Sidecar, on_server: OnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "INTENTS_SECONDS", 0.02)
@@ -190,13 +190,15 @@ def test_a_pin_that_a_replica_had_not_heard_of_is_written_again(
         later = time.time() + 1000
         intents = Intents(scene.server.url)
         sidecar.pins = {"sim/a": later, "sim/b": later, "sim/over": time.time() - 1}
+        sidecar.mode = RunMode.PAUSED
         keeping = asyncio.create_task(app._keep_intents(sidecar, intents, known=True))
 
         async def kept() -> bool:
-            return set(await intents.pins()) == {"sim/a", "sim/b"}
+            fields = set(await scene.redis.hkeys("ss:intent"))
+            return {"kept", "mode", "pin:sim/a", "pin:sim/b"} == fields - {"pin:sim/over"}
 
         await until(kept)
-        await scene.redis.hdel("ss:intent", "pin:sim/b")
+        await scene.redis.hdel("ss:intent", "pin:sim/b", "mode")
         await until(kept)
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

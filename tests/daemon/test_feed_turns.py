@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from pathlib import Path
+from socket import create_connection
 
 import zmq
 
@@ -15,6 +16,7 @@ from scalesim_daemon.settings import LoraSettings, RunMode, Settings
 
 MESSAGES = 3000
 WITHIN = 20.0
+SENDS_AGAIN, ASKS_FOR_LIFE = "01", "02"
 
 
 async def turns_of_others(feed: Feed, sidecar: Sidecar) -> int:
@@ -74,6 +76,30 @@ def test_what_waits_of_one_connection_is_its_sender_s_memory(tmp_path: Path) -> 
         feed.close()
         sidecar.library.close()
         context.destroy(linger=0)
+
+
+def test_a_host_that_is_gone_is_asked_for(tmp_path: Path) -> None:
+    """What it leaves behind without a word would stay open."""
+    sidecar = _sidecar(tmp_path)
+    feed = Feed(sidecar, "tcp://127.0.0.1:*", ())
+    try:
+        with create_connection(("127.0.0.1", int(feed.address.rpartition(":")[2]))) as connection:
+            # The daemon's greeting: it has taken the connection.
+            assert connection.recv(1)
+            mine = f"0100007F:{connection.getsockname()[1]:04X}"
+            while (timer := _timer_to(mine)) == SENDS_AGAIN:
+                pass
+            assert timer == ASKS_FOR_LIFE
+    finally:
+        feed.close()
+        sidecar.library.close()
+
+
+def _timer_to(remote: str) -> str:
+    """Return what the kernel waits for on the connection to an address, by its number: proc_net_tcp.txt."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()]
+    (timer,) = [row[5].partition(":")[0] for row in rows if row[2] == remote]
+    return timer
 
 
 def _sidecar(folder: Path) -> Sidecar:

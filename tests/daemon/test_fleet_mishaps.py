@@ -76,6 +76,21 @@ def test_a_fault_in_one_simulation_ends_nobody_and_keeps_no_other_waiting(
     asyncio.run(scene())
 
 
+def test_of_who_has_gone_nothing_waits_to_be_told(tmp_path: Path) -> None:
+    """Nobody asks for it any more, and it would stay."""
+    population = SharedPopulation()
+    sidecar = still_sidecar(tmp_path, population=population)
+    open_stream(sidecar)
+    for agent in ("rosa", "ben"):
+        about = {"agent": agent}
+        say(sidecar, {"type": "agent.woken", **about}, {"type": "invocation.started", **about})
+    say(sidecar, {"type": "agent.released", "agent": "rosa"})
+    assert set(population.calls) == set(population.woken) == {("sim", "sim/ben")}
+    say(sidecar, {"type": "stream.closed"})
+    assert not population.calls and not population.woken
+    sidecar.library.close()
+
+
 def test_numbers_that_cannot_be_are_not_taken_in_and_counted(tmp_path: Path) -> None:
     """The other agents of a source are, and its next word."""
 

@@ -39,6 +39,24 @@ def test_who_is_put_in_the_holders_place_needn_t_wait() -> None:
     assert known.turns[-1].at - ended <= TERMS.every + 0.01
 
 
+def test_nobody_is_put_in_the_holders_place_who_is_gone() -> None:
+    for phase in range(40):
+        known = World([Clock()] * 2, Clock(), lambda me: Lease(me, TERMS, standby=me.startswith("d1/")))
+        known.run(2.0)
+        near, standby = known.daemons
+        known.crash(near)
+        # The standby has taken the lease, and waits, when its own daemon asks for it and is gone again.
+        known.run(TERMS.ttl + 2 * TERMS.slack)
+        assert standby.lease.token is not None
+        known.start(near)
+        known.run(0.01 + phase / 50)
+        known.crash(near)
+        ended = known.time
+        known.run(2.0)
+        assert list(known.acting()) == [standby]
+        assert known.turns[-1].at > ended
+
+
 def test_who_held_the_engine_comes_first_where_redis_forgot_it() -> None:
     known = world()
     known.run(2.0)

@@ -131,6 +131,9 @@ def test_a_lease_expires_and_a_renewal_restores_the_token() -> None:
         await store.put("e", Ask(Verb.RENEW, taken.token, 0.0))
         assert await redis.get(key_of("e", "token")) == str(taken.token)
         assert await redis.pttl(key_of("e", "lease")) > 1000
+        await LeaseStore(redis, "b", TERMS).put("e", Ask(Verb.LOOK, 0, 0.0))
+        # Whoever waits asks every fifth of a lease time, and counts as waiting until half as long after.
+        assert 0 < await redis.pttl(key_of("e", "next")) <= 1500 * TERMS.every
 
     on_valkey(body)
 

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import pytest
 from redis.exceptions import ConnectionError
+from structlog.testing import capture_logs
 
-from bench.chaos.paths import Stream
-from scalesim_daemon.store import Mirror
+from bench.chaos.paths import Stream, Way
+from scalesim_daemon import store
+from scalesim_daemon.store import DueRecord, Mirror
 from tests.daemon.mirror_scene import DAY, OnServer, Scene, mirroring, record
 from tests.daemon.stores import SERVERS, client
 
@@ -120,6 +122,39 @@ def test_a_primary_that_became_a_replica_is_left() -> None:
     asyncio.run(body())
 
 
+def test_a_redis_that_says_nothing_is_given_up_and_connected_to_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "ANSWER_SECONDS", 1.0)
+
+    async def body() -> None:
+        server = SERVERS["external"]()
+        await server.start()
+        way = Stream("127.0.0.1:0", server.url.removeprefix("redis://").removesuffix("/0"))
+        await way.start()
+        state: dict[str, DueRecord] = {}
+        try:
+            async with (
+                asyncio.timeout(30),
+                client(server.url) as redis,
+                mirroring(f"redis://{way.listen}/0", state) as mirror,
+            ):
+                await mirror.drained()
+                way.go(Way.SILENT)
+                state["s/a"] = record(1.0)
+                mirror.mark("s/a", state["s/a"])
+                with capture_logs() as said:
+                    while mirror.connected:  # noqa: ASYNC110  # nobody tells of it
+                        await asyncio.sleep(0.01)
+                assert said[0]["error"] == "TimeoutError"
+                way.go(Way.OPEN)
+                await mirror.drained()
+                assert await redis.zrange("ss:{s}:due:step", 0, -1) == ["a"]
+        finally:
+            await way.close()
+            await server.stop()
+
+    asyncio.run(body())
+
+
 def test_a_restart_that_no_write_noticed_is_noticed(on_server: OnServer) -> None:
     async def body(scene: Scene) -> None:
         scene.mark("s/a", record())
@@ -199,6 +234,22 @@ def test_it_can_be_cancelled_in_the_moment_of_a_mark(
         assert task.cancelled()
 
     on_server(body)
+
+
+def test_the_end_of_an_outage_of_hours_is_noticed() -> None:
+    async def body() -> None:
+        server = SERVERS["external"]()
+        async with asyncio.timeout(30), mirroring(server.url, {"s/a": record()}) as mirror:
+            mirror._failures = 100_000
+            while mirror._failures == 100_000:  # noqa: ASYNC110  # nobody tells of it
+                await asyncio.sleep(0.01)
+            await server.start()
+            try:
+                await mirror.drained()
+            finally:
+                await server.stop()
+
+    asyncio.run(body())
 
 
 def test_without_redis_nothing_is_lost_and_nobody_waits() -> None:

@@ -46,7 +46,8 @@ local function state(ready, wanted)
   return {held[1], held[2], redis.call('PTTL', lease), held[3], ready, wanted}
 end
 """
-# ARGV: me, ttl, highest token seen, whether to take it, whether we are near the engine.
+# ARGV: me, ttl, highest token seen, whether to take it, whether we are near the engine. Who waits asks again within a
+# quarter of the ttl: who hasn't is gone, and is put in nobody's place.
 _CLAIM = """
 local seen, take, near = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
 if mine() then
@@ -60,7 +61,7 @@ elseif redis.call('EXISTS', lease) == 0 then
   if take then give(me, seen, '0') end
 elseif near == '1' or redis.call('HGET', waiting, 'near') ~= '1' then
   redis.call('HSET', waiting, 'owner', me, 'near', near)
-  redis.call('PEXPIRE', waiting, 2 * ttl)
+  redis.call('PEXPIRE', waiting, math.ceil(ttl * 3 / 8))
 end
 return state(0, 0)
 """

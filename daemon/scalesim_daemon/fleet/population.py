@@ -159,6 +159,10 @@ class SharedPopulation(Population):
 
     def _unsay(self, voice: Voice, key: str) -> None:
         super()._unsay(voice, key)
+        # Others are told that it is gone, and no more.
+        spoken = voice.stream.source, key
+        self.calls.pop(spoken, None)
+        self.woken.pop(spoken, None)
         if key not in self.agents:
             self._forget_hash(key)
 

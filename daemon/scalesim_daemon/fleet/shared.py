@@ -13,7 +13,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
-from redis.backoff import ExponentialWithJitterBackoff
 
 from scalesim_daemon.fleet.contents import Contents
 from scalesim_daemon.fleet.hearing import Hearing
@@ -25,7 +24,7 @@ from scalesim_daemon.fleet.shelf import Shelf
 from scalesim_daemon.fleet.telling import Telling
 from scalesim_daemon.fleet.words import Engine
 from scalesim_daemon.population import Changes
-from scalesim_daemon.redis_client import AWAY, heed
+from scalesim_daemon.redis_client import AWAY, heed, pause
 from scalesim_daemon.setting_values import redacted
 
 if TYPE_CHECKING:
@@ -196,7 +195,6 @@ class Shared:
 
     async def run(self) -> None:
         """Share until cancelled."""
-        backoff = ExponentialWithJitterBackoff(base=0.05, cap=2.0)
         try:
             while True:
                 try:
@@ -212,7 +210,7 @@ class Shared:
                     self._mishaps.failed("sharing with other daemons", faults.exceptions[0])
                     self.connected = False
                     self._failures += 1
-                await asyncio.sleep(backoff.compute(self._failures))
+                await asyncio.sleep(pause(self._failures))
         finally:
             for shelf in self._shelves:
                 await shelf.close()

@@ -47,7 +47,8 @@ class Gateway:
         await self._notes.run()
 
     async def close(self) -> None:
-        """Close all connections to engines."""
+        """Tell of the last calls, and close all connections to engines."""
+        self._notes.tell()
         await self._upstream.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

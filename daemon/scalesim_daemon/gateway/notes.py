@@ -82,6 +82,8 @@ class Notes:
             for simulation in list(self._streams):
                 if not self._leave_to_others(simulation):
                     self._say(simulation, self._tick())
+            # Nobody calls: speculative work need not wait.
+            self.tell()
 
     def _begin(self, note: Note) -> None:
         if self._leave_to_others(note.simulation):
