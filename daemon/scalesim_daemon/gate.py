@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain
 
 from msgspec import Struct
 
@@ -88,11 +88,23 @@ Admitted = Opened | Said | Restated | Closed
 
 def joined(admitted: Iterable[Admitted]) -> Iterator[Admitted]:
     """Yield what was admitted; what a stream says in several messages, one after the other, as if it were one."""
-    for (stream, says), items in groupby(admitted, lambda item: (item.stream, type(item) is Said)):
-        if says:
-            yield Said(stream, list(chain.from_iterable(item.events for item in items)))  # type: ignore
+    said: list[Said] = []
+    for item in admitted:
+        if said and (type(item) is not Said or item.stream is not said[0].stream):
+            yield _as_one(said)
+            said = []
+        if type(item) is Said:
+            said.append(item)
         else:
-            yield from items
+            yield item
+    if said:
+        yield _as_one(said)
+
+
+def _as_one(said: Seq[Said]) -> Said:
+    if len(said) == 1:
+        return said[0]
+    return Said(said[0].stream, list(chain.from_iterable([item.events for item in said])))
 
 
 class Verdict(Struct, frozen=True):

@@ -205,8 +205,9 @@ class Population:
             if key in self.agents:
                 self.agents[key].in_flight -= count
         for name, key in voice.everybody():
-            if keep is not None and keep.knows(name, key):
-                keep.later[name] = None
+            if keep is not None and (keep.knows(name, key) or name in voice.foreseen):
+                # Whether it still foresees whom it doesn't speak of is known when its estimators are asked.
+                keep.foresee_still(name, key)
             else:
                 voice.blend.forget(name)
                 self._unsay(voice, key)
@@ -342,12 +343,13 @@ class Population:
                 self._unbind_if_unsaid(key)
 
     def _bind(self, agent: Agent, memory: Memory, restated: bool) -> None:
-        memory = self.prefixes.shared(memory)
-        if memory != agent.memory:
-            self._remember(agent, memory)
+        if agent.memory != memory:
+            self._remember(agent, self.prefixes.shared(memory))
             self._changes.bound.append(agent.key)
             self._make_room()
-        elif not restated:
+            return
+        self.prefixes.bound_again(agent.memory)
+        if not restated:
             self._changes.bound_again.append(agent.key)
 
     def _remember(self, agent: Agent, memory: Memory | None) -> None:
@@ -411,6 +413,8 @@ class Population:
             for name in waited:
                 del later[name]
             names += waited
+        if not names:
+            return
         clock = voice.clock
         estimates = voice.blend.renew(names, clock.now, clock.now - overdue_after(clock))
         keys = [
@@ -421,24 +425,28 @@ class Population:
 
     def _go_on(self, voice: Voice, *, first: bool) -> None:
         """Renew what is to be renewed at once, and as many others as there is room for. Only the estimators of who is
-        `first` work at what they have left to do: who is behind then has its next turn after all others."""
+        `first` work at what they have left to do: who is still behind then is first again after all others."""
         earliest, source = voice.clock.now - overdue_after(voice.clock), voice.stream.source
-        if first and len(voice.later) < self._room and voice.blend.behind(earliest):
+        behind = voice.blend.behind(earliest)
+        if behind and first and len(voice.later) < self._room:
             voice.later.update(dict.fromkeys(voice.blend.go_on(earliest, self._room)))
+            behind = voice.blend.behind(earliest)
         self._renew(voice)
-        del self._behind[source]
-        if voice.later or voice.blend.behind(earliest):
-            self._behind[source] = None
+        if not voice.later and not behind:
+            del self._behind[source]
+        elif first:
+            self._behind[source] = self._behind.pop(source)
 
     def _foresee(self, voice: Voice, name: str, estimate: Estimate | None) -> str:
         """Something has changed what is to be expected of an agent of which the voice doesn't speak, and maybe nobody
         does any more. Return its key."""
         key = self._key(voice, name)
-        if estimate is not None or key in self.agents:
+        if estimate is not None:
             voice.foreseen[name] = key
-        else:
-            voice.foreseen.pop(name, None)
-            voice.blend.forget(name)
+            return key
+        voice.blend.forget(name)
+        if voice.foreseen.pop(name, None) is not None:
+            self._unsay(voice, key)
         return key
 
     def _rewind(self, voice: Voice) -> None:
@@ -447,9 +455,12 @@ class Population:
         voice.clock = voice.clock.begun_anew()
         voice.changed.clear()
         voice.later.clear()
-        for _, key in voice.everybody():
-            self.board.put(key, voice.stream.source, None)
-            self._changes.dues.add(key)
+        foreseen, voice.foreseen = voice.foreseen, {}
+        for agent in voice.agents.values():
+            self.board.put(agent.key, voice.stream.source, None)
+            self._changes.dues.add(agent.key)
+        for key in foreseen.values():
+            self._unsay(voice, key)
 
 
 def _memory_of(event: MemoryBound) -> Memory:

@@ -49,7 +49,7 @@ class Prefixes:
         return len(self._kept)
 
     def shared(self, memory: Memory) -> Memory:
-        """Return what is equal to a memory, with the content that others have, too."""
+        """Return what is equal to a memory, with the content that others have, too. It is `taken` then."""
         found = _content_of(memory)
         if found is None:
             if len(self._plain) == _PLAIN_KEPT:
@@ -59,6 +59,11 @@ class Prefixes:
         kept = self._kept.setdefault(digest, content)
         self._kept.move_to_end(digest)
         return replace(memory, content=digest, **{kept.form: kept.value})
+
+    def bound_again(self, memory: Memory) -> None:
+        """An agent has bound what it has."""
+        if memory.content is not None:
+            self._kept.move_to_end(memory.content)
 
     def taken(self, memory: Memory) -> None:
         """An agent has this memory, which is `shared`, from now on."""

@@ -40,8 +40,8 @@ def add_update(api: FastAPI, sidecar: Sidecar) -> None:
         """Take a step's distances as the paper's SScheduler posts them: agents that are left out are far."""
         body = await read_body(request.stream())
         try:
-            update = await asyncio.to_thread(read_update, body)
             async with taking:
+                update = await asyncio.to_thread(read_update, body)
                 await _admit(sidecar, simulation, update)
         except BadUpdate as error:
             sidecar.gate.counts["malformed"] += 1

@@ -44,6 +44,12 @@ class Voice:
         agent = self.agents.get(name)
         return key == (self.foreseen.get(name) if agent is None else agent.key)
 
+    def foresee_still(self, name: str, key: str) -> None:
+        """Have what holds of an agent looked at again, in its turn."""
+        if name not in self.agents:
+            self.foreseen[name] = key
+        self.later[name] = None
+
     def forget(self, name: str) -> None:
         """Drop an agent that has gone. Why others are due may name it, too."""
         self.agents.pop(name, None)

@@ -133,7 +133,10 @@ class Blend:
 
     def behind(self, earliest: float) -> bool:
         """Whether `go_on` may have agents to name."""
-        return self.quality.behind(earliest) or any(e.behind for _, e in self._in_turns)
+        for _, estimator in self._in_turns:
+            if estimator.behind:
+                return True
+        return self.quality.behind(earliest)
 
     def go_on(self, earliest: float, most: int) -> Collection[str]:
         """Return agents whose estimate has changed with no event of their own, each once: up to `most` of which an

@@ -158,7 +158,8 @@ class InteractionEstimator(ByType):
             yield None
         for other in before:
             yield other if self._part(agent, other, now) else None
-        yield agent if self._renew(agent) else None
+        best = self._best.get(agent)
+        yield agent if self._renew(agent) or (best is not None and best[0] < now) else None
 
     def _has_room(self, agent: str, other: str) -> bool:
         return all(len(self._meetings.get(one, ())) < 2 * MOST_NEIGHBOURS for one in (agent, other))

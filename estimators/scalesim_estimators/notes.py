@@ -92,9 +92,12 @@ class Notes:
             self._now = now
         kept = self._said
         for place, estimates in said:
-            kept.setdefault(place, {}).update(zip(agents, estimates, strict=True))
-        for place in (kept.keys() or {0}) - {place for place, _ in said}:
-            kept.setdefault(place, {}).update(dict.fromkeys(agents))
+            if place not in kept:
+                kept[place] = {}
+            kept[place].update(zip(agents, estimates, strict=True))
+        if not kept or len(kept) > len(said):
+            for place in (kept.keys() or {0}) - {place for place, _ in said}:
+                kept.setdefault(place, {}).update(dict.fromkeys(agents))
 
     def forget(self, agent: str) -> None:
         """Drop what was said of an agent that leaves."""

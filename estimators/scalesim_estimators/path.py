@@ -43,13 +43,15 @@ class PathEstimator(ByType):
     """
 
     name: ClassVar[str] = "path"
-    __slots__ = ("_agents", "_idle", "_paths", "_paths_of", "_work")
+    __slots__ = ("_agents", "_idle", "_paths", "_paths_of", "_released", "_work")
 
     def __init__(self, agents: Roster | None = None) -> None:
         self._agents = Roster() if agents is None else agents
         self._paths: dict[str, _Path] = {}
         self._paths_of: dict[str, dict[str, _Path]] = {}
         self._idle: set[str] = set()
+        self._released: dict[_Path, set[str]] = {}
+        """Per path that is being read, who was released since it was declared."""
         self._work: deque[Iterator[str | None]] = deque()
         """What is left to do, a step an edge: each yields the agent whose due it has changed, if any."""
         self._handlers = {
@@ -95,19 +97,23 @@ class PathEstimator(ByType):
         edges = pairwise(event.nodes) if event.nodes is not None else event.edges or []
         self._forget(event.path)
         path = self._paths[event.path] = _Path(event.hop)
+        self._released[path] = set()
         self._work.append(self._build(event.path, path, edges))
         if len(self._paths) > MOST_PATHS:
             self._forget(next(iter(self._paths)))
         return self.go_on(STEPS_PER_EVENT)
 
     def _build(self, name: str, path: _Path, edges: Iterable[tuple[str, str]]) -> Iterator[None]:
+        released = self._released[path]
         for source, target in edges:
             if self._paths.get(name) is not path:
-                return
+                break
             path.join(source, target)
             for agent in (source, target):
-                self._paths_of.setdefault(agent, {})[name] = path
+                if agent not in released:
+                    self._paths_of.setdefault(agent, {})[name] = path
             yield None
+        del self._released[path]
 
     def _forget(self, name: str) -> None:
         old = self._paths.pop(name, None)
@@ -151,6 +157,8 @@ class PathEstimator(ByType):
     def _release(self, event: AgentReleased, now: float) -> Collection[str]:
         self._idle.discard(event.agent)
         self._agents.never_called(event.agent)
+        for released in self._released.values():
+            released.add(event.agent)
         return () if self._paths_of.pop(event.agent, None) is None else (event.agent,)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import accumulate
 from statistics import median
 from typing import ClassVar
@@ -17,6 +17,7 @@ _LONGEST_RUN = 8
 _TOLERANCE = 0.1
 _TRIALS_KEPT = 8
 _MEDIAN, _PERIOD, _AFTER = range(3)
+_NOBODY = 2**32 - 1
 
 
 class Way:
@@ -117,6 +118,7 @@ class Follows(Way):
         super().__init__(agents)
         self._leaders = agents.column("leader", "I", 0)
         self._names = agents.names
+        agents.tell_who_left(self._drop)
 
     def foresee(self, agent: int, gap: float, leader: int) -> None:
         """Foresee an invocation after somebody else's."""
@@ -124,7 +126,13 @@ class Follows(Way):
 
     def why(self, agent: int) -> str:
         """Return for people why it says what it says."""
-        return f"follows {self._names[self._leaders[agent]]}"
+        leader = self._leaders[agent]
+        return "follows one that has left" if leader == _NOBODY else f"follows {self._names[leader]}"
+
+    def _drop(self, left: Set[int]) -> None:
+        for agent, leader in enumerate(self._leaders):
+            if leader in left:
+                self._leaders[agent] = _NOBODY
 
 
 class ByHours(Way):

@@ -27,7 +27,7 @@ from scalesim_client.events import (
     StreamOpened,
 )
 from scalesim_client.state import NewestState
-from scalesim_daemon.gate import Closed, Gate, Opened, Restated, Said
+from scalesim_daemon.gate import Closed, Gate, Opened, Restated, Said, joined
 from scalesim_daemon.population import Population
 
 Raw = dict[str, Any]
@@ -310,7 +310,8 @@ def hear(gate: Gate, population: Population, numbered: Iterable[tuple[int, list[
 def known(population: Population, called: Collection[str] = ()) -> dict[str, object]:
     """What the daemon makes of a feed: estimates, memory and requests in flight, agent by agent. How long a
     step is, and so what is overdue and gives way to what comes next, each learns from the steps that it has seen.
-    That who was `called` has met somebody or come to a place is known to who heard the call: nothing restates it."""
+    That who was `called` has met somebody or come to a place is known to who heard the call: nothing restates it. And
+    who missed a step before a call has heard that twice, at two clock values: history has learned a gap."""
     blend = population._voices["src"].blend
     keys = {*population.agents, *population.board.agents()}
 
@@ -318,7 +319,7 @@ def known(population: Population, called: Collection[str] = ()) -> dict[str, obj
         if agent not in called:
             return blend.estimate(agent)
         said = zip(blend.estimators, blend.ask(agent), strict=True)
-        return [one for estimator, one in said if estimator.name not in ("interaction", "path")]
+        return [one for estimator, one in said if estimator.name not in ("interaction", "path", "history")]
 
     return {
         key: (
@@ -385,3 +386,12 @@ def test_an_older_process_can_not_speak_beside_the_one_that_replaced_it() -> Non
     verdict = gate.admit("src", 5000, woken("a"), b"old")
     assert (verdict.admitted, verdict.resync) == ((), True)
     assert names(gate.admit("src", 1, woken("b"), b"new").admitted[0].events) == ["b"]
+
+
+def test_only_what_a_stream_says_in_messages_that_follow_each_other_is_joined() -> None:
+    gate, admitted = Gate(), []
+    for seq, raws in enumerate([[opened()], woken("a"), woken("b"), [opened(2)], woken("c")]):
+        admitted += gate.admit("src", seq, raws).admitted
+    first, said, second, last = joined(admitted)
+    assert (type(first), type(second)) == (Opened, Opened)
+    assert (names(said.events), names(last.events)) == (["a", "b"], ["c"])

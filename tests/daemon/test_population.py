@@ -356,3 +356,25 @@ def test_after_a_meeting_that_came_to_nothing_the_next_one_is_foreseen(populatio
     after(population, said(AgentReleased(agent="c")))
     due = population.board.get("sim/a")
     assert due is None or due.distance == math.inf
+
+
+@pytest.mark.parametrize("released_first", [True, False])
+def test_whom_nobody_speaks_of_or_foresees_any_more_is_gone(
+    population: Population, released_first: bool
+) -> None:
+    other = stream("other")
+    after(population, Opened(other), said(started(), finished()), said(PlanDeclared(agents=["a"]), of=other))
+    ends = [said(AgentReleased(agent="a")), said(PlanDeclared(agents=["b"]), of=other)]
+    for end in ends if released_first else reversed(ends):
+        after(population, end)
+    assert not population.agents and not population.knows("sim/a") and population.knows("sim/b")
+
+
+def test_a_clock_that_goes_back_takes_whom_only_it_foresaw(population: Population) -> None:
+    other = stream("other")
+    after(population, Opened(other), said(started(), finished()))
+    after(population, said(StepAdvanced(now=5), PlanDeclared(agents=["a"]), of=other))
+    after(population, said(AgentReleased(agent="a")))
+    assert population.knows("sim/a")
+    after(population, said(StepAdvanced(now=1), of=other))
+    assert not population.knows("sim/a")

@@ -49,6 +49,15 @@ def test_a_content_is_kept_once_and_for_as_long_as_somebody_has_it(
     assert (len(told.prefixes), told.prefixes.bytes) == (0, 0)
 
 
+def test_messages_whose_keys_come_in_another_order_are_kept_once() -> None:
+    told = population(1000)
+    say(told, MemoryBound(agent="a", messages=[{"role": "user", "content": "x"}]))
+    say(told, MemoryBound(agent="a", messages=[{"content": "x", "role": "user"}]))
+    assert len(told.prefixes) == 1
+    say(told, AgentReleased(agent="a"))
+    assert (len(told.prefixes), told.prefixes.bytes) == (0, 0)
+
+
 def test_forms_and_loras_tell_contents_and_memories_apart() -> None:
     told = population(1000)
     say(told, MemoryBound(agent="a", text="x"), MemoryBound(agent="b", token_ids=[ord("x")]))

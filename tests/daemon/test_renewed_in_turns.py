@@ -101,6 +101,17 @@ def test_a_snapshot_of_many_is_renewed_in_turns(population: Population) -> None:
     assert {due(population, f"a{place}") for place in range(1, MANY)} == {7.0}
 
 
+def test_until_their_turn_comes_those_are_foreseen_whom_a_snapshot_plans_once_more(
+    population: Population,
+) -> None:
+    tell(population, plan())
+    turns(population)
+    population.apply([Restated(STREAM, [(plan(MANY - 1), 0.0)], 0.0)], 0.0)
+    assert len(population.board) == MANY and population.behind
+    assert max(turns(population)) <= RENEWED_AT_ONCE
+    assert len(population.board) == MANY - 1 and due(population, f"a{MANY - 1}") is None
+
+
 def test_a_clock_that_goes_back_voids_what_is_left_to_do(population: Population) -> None:
     tell(population, StepAdvanced(now=5.0), plan())
     assert population.behind
@@ -130,6 +141,19 @@ def test_a_source_with_much_to_renew_does_not_keep_others_from_their_turn(popula
     population.apply((), 0.0)
     tell(population, plan(10 * RENEWED_AT_ONCE))
     assert population.board.get(f"elsewhere/a{RENEWED_AT_ONCE // 2 - 1}") is not None
+
+
+def test_a_crowd_that_never_stands_still_does_not_keep_others_estimators_from_their_turn(
+    population: Population,
+) -> None:
+    other, nodes = Stream("other", "elsewhere", 1, "step"), [f"n{place}" for place in range(3_000)]
+    population.apply([Opened(other)], 0.0)
+    crowd = [AgentMoved(agent=f"a{place}", xy=(place / 100, 0.0), vision=50.0) for place in range(200)]
+    tell(population, *crowd)
+    tell(population, PathDeclared(nodes=nodes), AgentActivated(agent="n0"), of=other)
+    for place in range(20):
+        tell(population, *crowd[10 * place : 10 * place + 10])
+    assert population.behind and population.board.get("elsewhere/n2999") is not None
 
 
 def test_a_verdict_renews_in_turns(population: Population) -> None:

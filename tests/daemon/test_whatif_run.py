@@ -1,14 +1,22 @@
 """Whole simulations: the daemon's own planner gains where it should, harms nowhere, and repeats itself."""
 
+import math
 from dataclasses import replace
 
 import msgspec
 import pytest
+import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scalesim_adapters.dues import DueTable
+from scalesim_client.events import PlanDeclared
 from scalesim_daemon.whatif.costs import CPU_90M, H100_QWEN_7B
+from scalesim_daemon.whatif.engine import Engine
+from scalesim_daemon.whatif.memory import Device
+from scalesim_daemon.whatif.order import ByRecency
 from scalesim_daemon.whatif.run import ALONE, PLUGIN, SIDECAR, Figures, Setup, simulate
+from scalesim_daemon.whatif.sidecar import Sidecar
 from scalesim_daemon.whatif.workload import Drawn, Foresight, Gaps, Prompt, Stranger, WorkloadError
 
 VILLAGE = Drawn(agents=25, steps=20, pace=1.0, concurrency=4, prompt=Prompt(128, 1024, 16, 8))
@@ -156,6 +164,14 @@ def test_a_thousand_agents_for_a_hundred_steps_come_to_an_end() -> None:
 
 EAGER = replace(VILLAGE, pace=0.0).workload(EXACT)
 PASSING = tuple(Stranger(0.5 * number, 400, 8) for number in range(200))
+
+
+def test_all_that_is_said_is_foreseen_before_anybody_looks() -> None:
+    env = simpy.Environment()
+    engine = Engine(env, CPU_90M, Device(100, ByRecency()))
+    sidecar = Sidecar(env, engine, CPU_90M, DueTable(math.inf), {}, prefetch=False, shared=False)
+    sidecar.say([PlanDeclared(agents=[f"a{place}" for place in range(2500)])])
+    assert len(sidecar.population.board) == 2500
 
 
 def test_strangers_take_time_and_memory_and_are_not_counted() -> None:

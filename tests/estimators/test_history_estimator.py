@@ -117,6 +117,21 @@ def test_a_follower_is_foreseen_when_its_leader_calls() -> None:
     assert basis(history, "follower") == "history: follows leader"
 
 
+def test_no_other_is_named_in_the_place_of_a_leader_that_has_left() -> None:
+    history = HistoryEstimator()
+    for round_ in range(6):
+        for agent, after in (("leader", 0.0), ("follower", 3.0)):
+            invoked(history, agent, 10.0 * round_ + (round_ % 2) + after)
+    invoked(history, "leader", 60.0)
+    assert basis(history, "follower") == "history: follows leader"
+    history.observe(AgentReleased(agent="leader"), 61.0)
+    for number in range(40):
+        invoked(history, f"other {number}", 61.0)
+        if number < 20:
+            history.observe(AgentReleased(agent=f"other {number}"), 61.0)
+    assert basis(history, "follower") == "history: follows one that has left"
+
+
 def test_who_only_happens_to_come_after_is_no_follower() -> None:
     history, rng = HistoryEstimator(), random.Random(1)
     for now in range(2000):

@@ -118,6 +118,15 @@ def test_a_missed_meeting_gives_way_to_the_next() -> None:
     assert due(interaction, "a", earliest=8.0) is None
 
 
+def test_who_walks_away_from_one_to_another_is_named_though_the_nearest_meeting_is_the_old_one() -> None:
+    interaction = InteractionEstimator()
+    for agent, x in (("a", 0.0), ("b", 0.0), ("c", 50.0)):
+        interaction.observe(moved(agent, (x, 0.0)), 0.0)
+    assert "a" in interaction.observe(moved("a", (0.0, 0.0), (100.0, 0.0)), 10.0)
+    assert due(interaction, "a") == 0.0
+    assert due(interaction, "a", earliest=9.0) == pytest.approx(58.0)
+
+
 def test_an_idle_agent_is_due_again_once_it_moves_and_is_met_by_others_meanwhile() -> None:
     interaction = InteractionEstimator()
     interaction.observe(moved("a", (0, 0)), 0.0)

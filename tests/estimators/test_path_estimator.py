@@ -226,6 +226,16 @@ def test_an_event_about_a_long_path_is_bounded_work_and_reaches_the_nearest_firs
     assert turns < 30, "activations that wait meanwhile spread together"
 
 
+def test_who_is_released_while_a_path_is_read_stays_gone() -> None:
+    path, nodes = PathEstimator(), [f"n{i}" for i in range(1000)]
+    path.observe(PathDeclared(nodes=nodes), 0.0)
+    path.observe(AgentReleased(agent="n998"), 0.0)
+    path.observe(AgentActivated(agent="n0"), 0.0)
+    while path.behind:
+        path.go_on(100)
+    assert due(path, "n998") is None and due(path, "n999") == 999.0 and not path._released
+
+
 def test_a_path_that_is_forgotten_leaves_nothing_behind() -> None:
     path, nodes = PathEstimator(), [f"n{i}" for i in range(1000)]
     path.observe(PathDeclared(nodes=nodes), 0.0)
