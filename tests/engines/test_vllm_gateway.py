@@ -78,8 +78,12 @@ def test_answers_through_the_gateway_are_the_engines_own(
                 assert names[0] == names[1]
             texts = [await streamed(url) for url in (vllm_server.url, daemon.gateway)]
             assert texts[0] == texts[1] and texts[0]
-            seen = await agent(api, "default/rosa")
-            assert seen["in_flight"] == 0 and seen["invocations"] == 5
+
+            async def told() -> bool:
+                seen = await agent(api, "default/rosa")
+                return bool(seen["in_flight"] == 0 and seen["invocations"] == 5)
+
+            await until(told)
 
     asyncio.run(scene())
 
@@ -143,6 +147,10 @@ def test_a_prefix_is_learned_from_calls_with_a_user_and_brought_back(
                 await until(lambda: holds(PREFIX_BLOCKS))
                 assert await call("ben", [*prefix, *tokens("gateway, third turn", 2 * BLOCK)]) == PREFIX
             assert (await report(api))["prefetches"] == 1
-            assert (await agent(api, "default/ben"))["invocations"] == 3
+
+            async def told() -> bool:
+                return bool((await agent(api, "default/ben"))["invocations"] == 3)
+
+            await until(told)
 
     asyncio.run(scene())
