@@ -27,14 +27,16 @@ from tests.daemon.stores import client
 
 NOBODY_STORE = "redis://127.0.0.1:9"
 NAMES = ("one", "two", "three")
+# One that answers isn't gone.
+states = st.sampled_from(({"alive": True}, {"alive": False}, {"alive": False, "gone": True}))
+models = st.one_of(st.none(), st.frozensets(st.sampled_from(("base", "other"))))
 hosts = st.dictionaries(
     st.sampled_from(NAMES),
     st.builds(
-        Host,
-        alive=st.booleans(),
-        models=st.one_of(st.none(), st.frozensets(st.sampled_from(("base", "other")))),
-        room=st.sampled_from((0, 100, 1000)),
-        gone=st.booleans(),
+        lambda state, models, room: Host(**state, models=models, room=room),
+        states,
+        models,
+        st.sampled_from((0, 100, 1000)),
     ),
 )
 loads = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 50))

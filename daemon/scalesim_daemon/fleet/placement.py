@@ -48,19 +48,19 @@ def choose(
 ) -> str | None:
     """Return where an agent whose home is, or was, `home` lives now: there, as long as that serves its model and is not
     gone; else on the engine with the fewest agents for its room, equals by name; None where no engine can have it. To
-    `spread` agents is to let one leave a home that would be `CROWDED` beside that engine even so."""
+    `spread` agents is to let one leave a home that answers and would be `CROWDED` beside that engine even so."""
     stays = home is not None and home in hosts and not hosts[home].gone and hosts[home].serves(model)
-    if stays and not spread:
+    if home is not None and stays and not (spread and hosts[home].alive):
         return home
     able = [name for name, host in hosts.items() if host.alive and host.serves(model)]
     # Where the room of one isn't known, agents alone are counted.
-    known = all(hosts[name].room for name in (*able, *([home] if home is not None and stays else [])))
+    known = all(hosts[name].room for name in able)
 
     def full(name: str, more: int = 0) -> float:
         return (load.get(name, 0) + more) / (hosts[name].room if known else 1)
 
     best = min(able, key=lambda name: (full(name), name), default=None)
-    if home is not None and stays and (best is None or full(home, -1) < CROWDED * full(best, 1)):
+    if home is not None and best is not None and stays and full(home, -1) < CROWDED * full(best, 1):
         return home
     return best
 
