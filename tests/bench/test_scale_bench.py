@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_round_measures_every_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {
-        "AGENTS": 1_000,
+        "AGENTS": 4_000,
         "SIMULATIONS": 20,
         "CHANGED": 600,
         "LEASES": 8,
