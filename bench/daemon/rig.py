@@ -52,7 +52,7 @@ async def daemon(folder: Path, **more: Any) -> AsyncIterator[Sidecar]:
 @asynccontextmanager
 async def reading(watch: Stopwatch, endpoint: str) -> AsyncIterator[None]:
     """Give a daemon one more ROUTER, as its own one is, from now on: somebody may wait there already."""
-    feed = Feed(watch, endpoint, ())  # type: ignore[arg-type]
+    feed = Feed(watch, endpoint, ())  # type: ignore[arg-type]  # as much of a sidecar as a feed asks
     task = asyncio.create_task(feed.run())
     try:
         yield

@@ -58,7 +58,7 @@ def _leaving_replicas(kind: type[AbstractConnection]) -> type[AbstractConnection
     """Return connections that end where the server takes no writes: it was the primary, and where it was found another
     one is by now."""
 
-    class Leaving(kind):  # type: ignore[misc, valid-type]
+    class Leaving(kind):  # type: ignore[misc, valid-type]  # a base class that is a value
         async def read_response(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await super().read_response(*args, **kwargs)

@@ -134,9 +134,9 @@ def _narrow(kind: Any, least: float = 0.0) -> Any:
         return Annotated[float, Meta(ge=least, le=_MAX)]
     inner = get_args(kind)
     if get_origin(kind) is tuple:
-        return tuple[tuple(_narrow(one, -_MAX) for one in inner)]  # type: ignore[misc]
+        return tuple[tuple(_narrow(one, -_MAX) for one in inner)]  # type: ignore[misc]  # a type that is computed
     if get_origin(kind) is list:
-        return Annotated[list[_narrow(*inner)], Meta(max_length=MAX_ARRAY_ITEMS)]  # type: ignore[misc]
+        return Annotated[list[_narrow(*inner)], Meta(max_length=MAX_ARRAY_ITEMS)]  # type: ignore[misc]  # as above
     if get_origin(kind) is UnionType:
         return reduce(or_, map(_narrow, inner))
     return kind

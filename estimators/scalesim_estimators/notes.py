@@ -216,7 +216,7 @@ class Notes:
 
     def _unpacked(self, packed: tuple[float | bytes, ...]) -> Row:
         since, *dues, sure = packed
-        return Row(since, tuple(dues), sure)  # type: ignore[arg-type]
+        return Row(since, tuple(dues), sure)  # type: ignore[arg-type]  # Struct tells no types
 
 
 def held_before(rows: Sequence[Row], clock: float) -> Row:

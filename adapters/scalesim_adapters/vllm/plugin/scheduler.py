@@ -56,7 +56,7 @@ class _Due:
         if self.due_listener is not None:
             self.due_listener.close()
         # The mixin has no base of its own; the scheduler that it is mixed into has one with this method.
-        super().shutdown()  # type: ignore[misc]
+        super().shutdown()  # type: ignore[misc]  # vLLM comes without types
 
     def _follow_dues(self) -> str | None:
         """Evict by due from now on; return why not, where that can't be."""
