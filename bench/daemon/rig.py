@@ -15,7 +15,8 @@ import zmq
 from bench.daemon.said import SIMULATION, opening
 from scalesim_client.codec import decode
 from scalesim_client.events import Event
-from scalesim_daemon.app import running, settle
+from scalesim_daemon.app import running
+from scalesim_daemon.collector import collected_seldom
 from scalesim_daemon.feed import Feed
 from scalesim_daemon.gate import Verdict
 from scalesim_daemon.logs import configure_logging
@@ -45,8 +46,8 @@ def settings(folder: Path, **more: Any) -> Settings:
 async def daemon(folder: Path, **more: Any) -> AsyncIterator[Sidecar]:
     """Run a whole daemon, as `scalesimd serve` does."""
     async with running(settings(folder, **more)) as sidecar:
-        settle()
-        yield sidecar
+        with collected_seldom():
+            yield sidecar
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -24,6 +23,7 @@ from scalesim_daemon.admin.stream import Hub
 from scalesim_daemon.allocation import map_large_blocks
 from scalesim_daemon.api import build_api, build_front_door
 from scalesim_daemon.broadcast import Broadcast
+from scalesim_daemon.collector import collected_seldom
 from scalesim_daemon.connections import Places, bounded
 from scalesim_daemon.dashboard.routes import keep_history
 from scalesim_daemon.driver import Driver
@@ -61,14 +61,14 @@ async def serve(settings: Settings, reread: Callable[[], Settings] | None = None
     # What has just read its configuration has no need to read it again.
     loop.add_signal_handler(signal.SIGHUP, log.debug, "still starting")
     async with running(settings, reread) as sidecar:
-        settle()
-        loop.add_signal_handler(signal.SIGHUP, partial(_reload, sidecar))
-        more = {"gateway": sidecar.gateway_url} if sidecar.gateway_url else {}
-        log.info(
-            "ready", api=sidecar.api_url, feed=sidecar.feed_address, engines=list(sidecar.drivers), **more
-        )
-        await stop.wait()
-        log.info("stopping")
+        with collected_seldom():
+            loop.add_signal_handler(signal.SIGHUP, partial(_reload, sidecar))
+            more = {"gateway": sidecar.gateway_url} if sidecar.gateway_url else {}
+            log.info(
+                "ready", api=sidecar.api_url, feed=sidecar.feed_address, engines=list(sidecar.drivers), **more
+            )
+            await stop.wait()
+            log.info("stopping")
 
 
 def _allow_files() -> None:
@@ -76,13 +76,6 @@ def _allow_files() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def settle() -> None:
-    """Have the garbage collector pass over all that a start has made, which stays until the end: to look through it
-    holds up the loop and finds nothing."""
-    gc.collect()
-    gc.freeze()
 
 
 def _reload(sidecar: Sidecar) -> None:
