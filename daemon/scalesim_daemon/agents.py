@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
+from scalesim_daemon.board import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,10 @@ class Memory:
     content: bytes | None = field(default=None, compare=False)
 
 
-class Agent(msgspec.Struct, gc=False):
-    """One agent, addressed as `<simulation>/<agent>`, and its name in that. `recency` grows with each invocation; 0 is
-    never. `bound_by` are the sources that have bound its memory."""
+class Agent(Place, gc=False, kw_only=True):
+    """One agent, addressed as `<simulation>/<agent>`, its place on the board, and its name in that. `recency` grows
+    with each invocation; 0 is never. `bound_by` are the sources that have bound its memory."""
 
-    key: str
     name: str
     in_flight: int = 0
     recency: int = 0

@@ -89,60 +89,71 @@ class DueRecord(NamedTuple):
     items: Sequence[str] = ()
 
 
+class Place(msgspec.Struct, gc=False):
+    """An agent's place on the board, by its key: its due, or one of each source where several speak of it."""
+
+    key: str
+    told: Due | tuple[Due, ...] | None = None
+
+
 class DueBoard:
     """Keeps one due per agent and stream; an agent's own is the nearest of them."""
 
     def __init__(self) -> None:
-        self._dues: dict[str, Due | tuple[Due, ...]] = {}
-        """Per agent its due; of the few of whom several sources speak, one of each."""
+        self._places: dict[str, Place] = {}
+        """Those at which there is a due."""
 
-    def put(self, agent: str, source: str, due: Due | None) -> bool:
+    def place(self, agent: str) -> Place:
+        """Return an agent's place; a new one where no due is there."""
+        return self._places.get(agent) or Place(agent)
+
+    def seat(self, place: Place) -> None:
+        """From now on this is its agent's place: what was told there is told here."""
+        before = self._places.get(place.key)
+        if before is not None:
+            place.told = before.told
+            self._places[place.key] = place
+
+    def put(self, place: Place, source: str, due: Due | None) -> bool:
         """Set what `source` estimates for the agent, None for nothing; return whether it was anything else before."""
-        known = self._dues.get(agent)
-        if known is None or (not isinstance(known, tuple) and known.source == source):
-            # Nobody else speaks of it, as of nearly all agents.
-            if known == due:
-                return False
-            if due is None:
-                del self._dues[agent]
-            else:
-                self._dues[agent] = due
-            return True
-        told = self._told(agent)
-        for place, before in enumerate(told):
-            if before.source == source:
-                if before == due:
-                    return False
-                now = (*told[:place], *(() if due is None else (due,)), *told[place + 1 :])
-                break
+        told = _told(place)
+        before = next((one for one in told if one.source == source), None)
+        if before == due:
+            return False
+        if due is None:
+            now = tuple([one for one in told if one is not before])
         else:
-            if due is None:
-                return False
-            now = (*told, due)
-        if now:
-            self._dues[agent] = now[0] if len(now) == 1 else now
+            now = tuple([due if one is before else one for one in told]) if before else (*told, due)
+        place.told = now[0] if len(now) == 1 else now or None
+        if place.told is None:
+            del self._places[place.key]
         else:
-            del self._dues[agent]
+            self._places[place.key] = place
         return True
 
-    def put_all(self, agents: Sequence[str], source: str, dues: Sequence[Due | None]) -> list[str]:
+    def put_all(self, places: Sequence[Place], source: str, dues: Sequence[Due | None]) -> list[str]:
         """Set what `source` estimates for some agents, in their order; return of whom it was anything else before."""
-        board, put = self._dues, self.put
+        put = self.put
         changed = []
-        for agent, known, due in zip(agents, map(board.get, agents), dues, strict=True):
+        for place, due in zip(places, dues, strict=True):
+            known = place.told
             if known is due:
                 continue
             if type(known) is Due and due is not None and known.source == source:
+                # Nobody else speaks of it, as of nearly all agents.
                 if known != due:
-                    board[agent] = due
-                    changed.append(agent)
-            elif put(agent, source, due):
-                changed.append(agent)
+                    place.told = due
+                    changed.append(place.key)
+            elif put(place, source, due):
+                changed.append(place.key)
         return changed
 
     def get(self, agent: str) -> Due | None:
         """Return the agent's nearest due, None where no invocation is foreseen."""
-        told = self._dues.get(agent)
+        place = self._places.get(agent)
+        if place is None:
+            return None
+        told = place.told
         return min(told, key=_seconds) if isinstance(told, tuple) else told
 
     def nearest(self, agent: str) -> tuple[str, Due] | None:
@@ -152,15 +163,15 @@ class DueBoard:
 
     def told(self, agent: str) -> tuple[tuple[str, Due], ...]:
         """Return the dues that sources have for the agent, each with its source."""
-        return tuple([(due.source, due) for due in self._told(agent)])
+        return tuple([(due.source, due) for due in self._all(agent)])
 
     def told_by(self, source: str, agent: str) -> Due | None:
         """Return the due that one source has for the agent, None where it foresees no invocation."""
-        return next((due for due in self._told(agent) if due.source == source), None)
+        return next((due for due in self._all(agent) if due.source == source), None)
 
     def streams(self, agent: str) -> int:
         """Return how many sources have a due for the agent."""
-        return len(self._told(agent))
+        return len(self._all(agent))
 
     def seconds(self, agent: str) -> float:
         """Return the agent's distance in wall seconds, infinity where no invocation is foreseen."""
@@ -169,15 +180,22 @@ class DueBoard:
 
     def agents(self) -> KeysView[str]:
         """Return the agents that have a due."""
-        return self._dues.keys()
+        return self._places.keys()
 
     def __len__(self) -> int:
         """Return how many agents have a due."""
-        return len(self._dues)
+        return len(self._places)
 
-    def _told(self, agent: str) -> tuple[Due, ...]:
-        told = self._dues.get(agent, ())
-        return told if isinstance(told, tuple) else (told,)
+    def _all(self, agent: str) -> tuple[Due, ...]:
+        place = self._places.get(agent)
+        return () if place is None else _told(place)
+
+
+def _told(place: Place) -> tuple[Due, ...]:
+    told = place.told
+    if isinstance(told, tuple):
+        return told
+    return () if told is None else (told,)
 
 
 def _seconds(due: Due) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any
 
@@ -24,7 +24,7 @@ from scalesim_client.events import (
     StepAdvanced,
 )
 from scalesim_daemon.agents import Agent, Changes, Memory
-from scalesim_daemon.board import DueBoard, overdue_after
+from scalesim_daemon.board import DueBoard, Place, overdue_after
 from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream, joined
 from scalesim_daemon.prefixes import Prefixes, without_content
@@ -184,7 +184,7 @@ class Population:
             self._changes.clocks.add(stream.source)
         for event, said_at in events:
             self._observe(voice, (event,), wall, said_at=said_at, restated=True)
-        voice.later, voice.changed = {**voice.changed, **voice.later}, {}
+        voice.later, voice.changed = dict.fromkeys((*voice.changed, *voice.later)), {}
         self._compare_in_flight(old.in_flight if old else Counter(), voice.in_flight)
         if old is not None:
             self._retract(old, keep=voice)
@@ -226,7 +226,7 @@ class Population:
 
     def _unsay(self, voice: Voice, key: str) -> None:
         """The voice no longer speaks of the agent; when none does, it is gone."""
-        self.board.put(key, voice.stream.source, None)
+        self.board.put(self._place(key), voice.stream.source, None)
         self._changes.dues.add(key)
         name = key.partition("/")[2]
         if key in self.agents and not any(other.knows(name, key) for other in self._voices.values()):
@@ -263,14 +263,18 @@ class Population:
                 for event in run:
                     self._release(voice, event, now)
             else:
-                names = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else ()
-                for one in voice.blend.listen(kind, run, now):
-                    (voice.changed if one in names else voice.later)[one] = None
+                agents = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else {}
+                changed, later = voice.changed, voice.later
+                for name in voice.blend.listen(kind, run, now):
+                    if name in agents:
+                        changed[name] = agents[name]
+                    else:
+                        later[name] = None
 
     def _hear_of(
         self, voice: Voice, kind: type[Event], run: Sequence[Any], now: float, restated: bool
-    ) -> Collection[str]:
-        """Take in what a run of events says of agents, but for when they are due. Return their names."""
+    ) -> Mapping[str, Agent]:
+        """Take in what a run of events says of agents, but for when they are due. Return these by name."""
         known = voice.agents.get
         agents = [known(event.agent) or self._meet(voice, event.agent) for event in run]
         if issubclass(kind, Struct):
@@ -285,7 +289,7 @@ class Population:
             invoked, step = voice.blend.quality.invoked, voice.clock.step
             for agent in agents:
                 invoked(agent.name, now, step)
-        return {agent.name for agent in agents}
+        return {agent.name: agent for agent in agents}
 
     def _advance(self, voice: Voice, event: Any, wall: float) -> float:
         """Let the voice's clock go on; return what it shows."""
@@ -304,9 +308,13 @@ class Population:
         key = voice.foreseen.pop(name, None) or f"{voice.stream.simulation}/{name}"
         agent = self.agents.get(key)
         if agent is None:
-            agent = self.agents[key] = Agent(key, sys.intern(name))
+            agent = self.agents[key] = Agent(key, name=sys.intern(name))
+            self.board.seat(agent)
         voice.agents[agent.name] = agent
         return agent
+
+    def _place(self, key: str) -> Place:
+        return self.agents.get(key) or self.board.place(key)
 
     def _key(self, voice: Voice, name: str) -> str:
         agent = voice.agents.get(name)
@@ -404,6 +412,7 @@ class Population:
     def _renew(self, voice: Voice) -> None:
         """Put on the board what the voice's estimators say now of the agents that have changed."""
         names, later = list(voice.changed), voice.later
+        agents: list[Agent | None] = list(voice.changed.values())
         voice.changed.clear()
         if later:
             for name in names:
@@ -413,15 +422,16 @@ class Population:
             for name in waited:
                 del later[name]
             names += waited
+            agents += map(voice.agents.get, waited)
         if not names:
             return
         clock = voice.clock
         estimates = voice.blend.renew(names, clock.now, clock.now - overdue_after(clock))
-        keys = [
-            self._foresee(voice, name, estimate) if agent is None else agent.key
-            for name, agent, estimate in zip(names, map(voice.agents.get, names), estimates, strict=True)
+        places = [
+            agent or self._foresee(voice, name, estimate)
+            for name, agent, estimate in zip(names, agents, estimates, strict=True)
         ]
-        self._changes.dues.update(self.board.put_all(keys, voice.stream.source, voice.dues(estimates)))
+        self._changes.dues.update(self.board.put_all(places, voice.stream.source, voice.dues(estimates)))
 
     def _go_on(self, voice: Voice, *, first: bool) -> None:
         """Renew what is to be renewed at once, and as many others as there is room for. Only the estimators of who is
@@ -437,17 +447,17 @@ class Population:
         elif first:
             self._behind[source] = self._behind.pop(source)
 
-    def _foresee(self, voice: Voice, name: str, estimate: Estimate | None) -> str:
+    def _foresee(self, voice: Voice, name: str, estimate: Estimate | None) -> Place:
         """Something has changed what is to be expected of an agent of which the voice doesn't speak, and maybe nobody
-        does any more. Return its key."""
+        does any more. Return its place on the board."""
         key = self._key(voice, name)
         if estimate is not None:
             voice.foreseen[name] = key
-            return key
+            return self._place(key)
         voice.blend.forget(name)
         if voice.foreseen.pop(name, None) is not None:
             self._unsay(voice, key)
-        return key
+        return self._place(key)
 
     def _rewind(self, voice: Voice) -> None:
         """The clock went back: the simulation starts over, its dues are void; its memory is not."""
@@ -457,7 +467,7 @@ class Population:
         voice.later.clear()
         foreseen, voice.foreseen = voice.foreseen, {}
         for agent in voice.agents.values():
-            self.board.put(agent.key, voice.stream.source, None)
+            self.board.put(agent, voice.stream.source, None)
             self._changes.dues.add(agent.key)
         for key in foreseen.values():
             self._unsay(voice, key)

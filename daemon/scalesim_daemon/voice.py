@@ -28,7 +28,7 @@ class Voice:
     itself: tuple[str, ...]
     agents: dict[str, Agent] = field(default_factory=dict)
     foreseen: dict[str, str] = field(default_factory=dict)
-    changed: dict[str, None] = field(default_factory=dict)
+    changed: dict[str, Agent] = field(default_factory=dict)
     later: dict[str, None] = field(default_factory=dict)
     in_flight: Counter[str] = field(default_factory=Counter)
     heard: float = 0.0

@@ -18,7 +18,7 @@ def due(at: float, of: StreamClock, source: str = "x") -> Due:
 
 def test_a_tick_changes_the_distance_and_nothing_stored() -> None:
     board, now = DueBoard(), clock(0, pace=2.0)
-    board.put("s/a", "x", due(5, now))
+    board.put(board.place("s/a"), "x", due(5, now))
     assert board.seconds("s/a") == 10.0
     now.now = 4
     assert board.seconds("s/a") == 2.0
@@ -28,31 +28,31 @@ def test_a_tick_changes_the_distance_and_nothing_stored() -> None:
 
 def test_the_nearest_stream_decides_by_wall_time() -> None:
     board = DueBoard()
-    board.put("s/a", "slow", due(2, clock(pace=10.0), "slow"))
-    board.put("s/a", "fast", due(5, clock(pace=1.0), "fast"))
+    board.put(board.place("s/a"), "slow", due(2, clock(pace=10.0), "slow"))
+    board.put(board.place("s/a"), "fast", due(5, clock(pace=1.0), "fast"))
     assert board.seconds("s/a") == 5.0
-    board.put("s/a", "fast", None)
+    board.put(board.place("s/a"), "fast", None)
     assert board.seconds("s/a") == 20.0
-    board.put("s/a", "slow", None)
+    board.put(board.place("s/a"), "slow", None)
     assert (board.get("s/a"), board.seconds("s/a"), len(board)) == (None, math.inf, 0)
 
 
 def test_only_what_is_new_is_a_change() -> None:
     board, now = DueBoard(), clock()
-    assert not board.put("s/a", "x", None)
-    assert board.put("s/a", "x", due(5, now))
-    assert not board.put("s/a", "x", due(5, now))
-    assert board.put("s/a", "x", due(5, clock()))
-    assert board.put("s/a", "y", due(5, now, "y"))
-    assert board.put("s/a", "x", None)
-    assert not board.put("s/a", "x", None)
-    assert board.put("s/a", "y", None)
+    assert not board.put(board.place("s/a"), "x", None)
+    assert board.put(board.place("s/a"), "x", due(5, now))
+    assert not board.put(board.place("s/a"), "x", due(5, now))
+    assert board.put(board.place("s/a"), "x", due(5, clock()))
+    assert board.put(board.place("s/a"), "y", due(5, now, "y"))
+    assert board.put(board.place("s/a"), "x", None)
+    assert not board.put(board.place("s/a"), "x", None)
+    assert board.put(board.place("s/a"), "y", None)
     assert len(board) == 0
 
 
 def test_what_is_overdue_is_far() -> None:
     board, now = DueBoard(), clock(0)
-    board.put("s/a", "x", due(5, now))
+    board.put(board.place("s/a"), "x", due(5, now))
     now.now = 6
     assert board.seconds("s/a") == 0.0
     now.now = 6.5
@@ -63,6 +63,6 @@ def test_what_is_overdue_is_far() -> None:
 
 def test_an_overdue_stream_does_not_hide_another() -> None:
     board, now = DueBoard(), clock(10)
-    board.put("s/a", "x", due(5, now))
-    board.put("s/a", "y", due(13, now, "y"))
+    board.put(board.place("s/a"), "x", due(5, now))
+    board.put(board.place("s/a"), "y", due(13, now, "y"))
     assert board.seconds("s/a") == 3.0

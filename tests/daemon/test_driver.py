@@ -181,7 +181,7 @@ def test_who_is_met_beside_our_work_is_somebody_else_unless_announced_in_time(an
             driver.pursue([LOAD], [], announced=0)
             assert await results.get() == "cancelled: requests wait"
             if announced:
-                driver.view.started(Agent("sim/b", "b"))
+                driver.view.started(Agent("sim/b", name="b"))
 
             async def judged() -> bool:
                 return driver._met is None

@@ -203,7 +203,7 @@ class SharedPopulation(Population):
             if name in woken:
                 events.append(AgentWoken(agent=name))
             self._observe(voice, events, wall)
-            voice.changed[name] = None
+            voice.changed[agent.name] = agent
         self._renew(voice)
 
     def unheard(self, source: str) -> None:
