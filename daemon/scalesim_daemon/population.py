@@ -41,7 +41,8 @@ _OF_AGENTS = frozenset(kind.type for kind in EVENT_TYPES.values() if issubclass(
 # Four times as long as a publisher waits before it says its state again.
 SILENT_SECONDS = 120.0
 RENEWED_AT_ONCE = 1000
-"""Dues that a turn renews of agents that nothing was said of: about 10 us each, and urgent calls wait meanwhile."""
+"""Dues of agents that nothing was said of which are renewed until changes are taken, as each cycle does: about 10 us
+each, and urgent calls wait meanwhile."""
 
 
 class Population:
@@ -57,13 +58,15 @@ class Population:
         self._watches: list[set[str]] = []
         self._behind: dict[str, None] = {}
         """Sources of which dues are still to be renewed."""
-        self._room = 0
+        self._room = RENEWED_AT_ONCE
+        """How many of them may be renewed until changes are taken."""
         self.loras: dict[str, dict[str, None]] = {}
         """Per LoRA the agents that have bound it."""
 
     def take_changes(self) -> Changes:
         """Return what changed since the last call."""
         changes, self._changes = self._changes, Changes()
+        self._room = RENEWED_AT_ONCE
         for watch in self._watches:
             watch.update(changes.dues, changes.started)
         return changes
@@ -123,11 +126,10 @@ class Population:
         """Take in what the gate admitted. An agent's due is renewed once, whatever was said of it.
 
         Of the agents that this changes though nothing was said of them, as by another's move, a plan, a path, a verdict
-        on an estimator or a snapshot, and of those whose due has lapsed, 1,000 are renewed at once, and the others in
-        as many by the calls that follow, those first that have waited longest.
+        on an estimator or a snapshot, and of those whose due has lapsed, 1,000 are renewed until changes are taken, and
+        as many each time after that, those first that have waited longest.
         """
         heard: dict[str, None] = {}
-        self._room = RENEWED_AT_ONCE
         for item in joined(admitted):
             stream = item.stream
             source = stream.source

@@ -65,6 +65,16 @@ def test_a_plan_of_many_is_renewed_in_turns_those_first_that_call_first(populati
     assert [due(population, f"a{place}") for place in range(MANY)] == [float(place) for place in range(MANY)]
 
 
+def test_however_much_is_said_until_changes_are_taken_no_more_others_are_renewed(
+    population: Population,
+) -> None:
+    population.apply([Said(STREAM, [plan()])], 0.0)
+    for agent in range(9):
+        population.apply([Said(STREAM, [ActivityStarted(agent=f"b{agent}", until=3.0)])], 0.0)
+    assert len(population.take_changes().dues) == RENEWED_AT_ONCE + 9
+    assert turns(population) == [RENEWED_AT_ONCE, MANY - 2 * RENEWED_AT_ONCE]
+
+
 def test_who_is_spoken_of_does_not_wait(population: Population) -> None:
     tell(population, plan())
     last = f"a{MANY - 1}"
@@ -193,5 +203,5 @@ def test_the_loop_goes_on_while_anything_is_left(tmp_path: Path) -> None:
     while sidecar.population.behind:
         sidecar.cycle()
         cycles += 1
-    assert cycles == 2 and len(sidecar.population.board) == MANY
+    assert cycles == 3 and len(sidecar.population.board) == MANY
     sidecar.library.close()

@@ -124,19 +124,22 @@ class Sidecar:
 
     def say(self, events: Iterable[Event]) -> None:
         """Take in what the simulation says now."""
-        self.population.apply([Said(STREAM, tuple(events))], self._env.now)
+        self._hear([Said(STREAM, tuple(events))])
         # What the daemon leaves to turns it has done within milliseconds.
         while self.population.behind:
-            self.population.apply((), self._env.now)
+            self._hear(())
+        self._table.apply(self._ledger.delta(()), self._env.now)
+        if not self._news.triggered:
+            self._news.succeed()
+
+    def _hear(self, said: Iterable[Said]) -> None:
+        self.population.apply(said, self._env.now)
         changes = self.population.take_changes()
         self._ledger.mark(changes)
-        self._table.apply(self._ledger.delta(()), self._env.now)
         for key in changes.started:
             self.view.started(self.population.agents[key])
         for key in changes.finished:
             self.view.finished(key, None)
-        if not self._news.triggered:
-            self._news.succeed()
 
     def _prefetch(self) -> Process:
         while True:
