@@ -200,6 +200,7 @@ class Mirror:
                         log.warning("Redis is away, going on without it", error=why)
                     self.connected = False
                     self._failures += 1
+                    self._leave_to_restating()
                     await asyncio.sleep(pause(self._failures))
         finally:
             await self._client.aclose()
@@ -259,6 +260,16 @@ class Mirror:
         for key, record in state.items():
             self._marks.setdefault(key, (record, None))
         self._ticked |= self._clocks.keys()
+
+    def _leave_to_restating(self) -> None:
+        """While Redis is away agents come and go. Who is gone is found among what Redis has when all is restated: it
+        needn't be kept here until then."""
+        if self._alone:
+            self._marks = {
+                agent: mark
+                for agent, mark in self._marks.items()
+                if mark[0] is not None or agent.partition("/")[0] not in self._clocks
+            }
 
     async def _flush(self) -> None:
         self._dirty.clear()

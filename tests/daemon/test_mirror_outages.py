@@ -64,6 +64,28 @@ def test_redis_goes_away_and_comes_back(on_server: OnServer) -> None:
     on_server(body)
 
 
+def test_who_came_and_went_while_redis_was_away_takes_no_memory(on_server: OnServer) -> None:
+    async def body(scene: Scene) -> None:
+        scene.mirror.clock("s", "step", 1.0, 1.0)
+        scene.mark("s/stays", record())
+        scene.mark("s/goes", record())
+        await scene.mirror.drained()
+        await scene.server.kill()
+        for number in range(500):
+            scene.mark(f"s/{number}", record(number))
+            scene.mark(f"s/{number}", None)
+        scene.mark("s/goes", None)
+        scene.mark("s/stays", record(3.0))
+        async with asyncio.timeout(10):
+            while scene.mirror.pending > 1:  # noqa: ASYNC110  # it tells nobody
+                await asyncio.sleep(0.05)
+        await scene.server.back()
+        await scene.mirror.drained()
+        assert await scene.dues("s") == {"stays": 3.0}
+
+    on_server(body)
+
+
 def test_a_write_that_fails_is_done_again_with_what_is_newest(
     on_server: OnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ class Hearing:
                     simulation = next(iter(self._stale))
                     if not await self._mishaps.survived("reading a simulation", self._load(simulation)):
                         # The next look is soon enough.
-                        del self._stale[simulation]
+                        self._stale.pop(simulation, None)
                 while self._rung:
                     simulation = next(iter(self._rung))
                     if not await self._mishaps.survived("reading what changed", self._read(simulation)):
