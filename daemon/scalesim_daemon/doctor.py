@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -43,7 +44,10 @@ REMEDIES: tuple[tuple[type[EngineError], str], ...] = (
         EngineUnavailable,
         "start the engine, or wait until it is up (`vllm serve` takes half a minute), and check the URL",
     ),
-    (Rejected, "the server refuses what any client may ask: check whether it wants an API key"),
+    (
+        Rejected,
+        "it refuses what any client may ask: where it wants an API key, name a file that has it (--api-key-file)",
+    ),
 )
 
 
@@ -85,20 +89,21 @@ def abilities(info: EngineInfo) -> dict[MemoryKind, list[str]]:
     }
 
 
-async def examine(url: str) -> Diagnosis:
-    """Ask the engine at `url` who it is and what it lets us do. Raises `UnusableUrl`."""
-    found = [await _examine("vllm", url)]
+async def examine(url: str, key_file: Path | None = None) -> Diagnosis:
+    """Ask the engine at `url` who it is and what it lets us do; with the API key in `key_file`, where it wants one.
+    Raises `UnusableUrl`, and `ConfigError` for a key that can't be used."""
+    found = [await _examine("vllm", url, key_file)]
     if found[0].info is None and found[0].answered:
-        found.append(await _examine("sglang", url))
+        found.append(await _examine("sglang", url, key_file))
         if found[-1].info is None:
-            found.append(await _examine("openai", url))
+            found.append(await _examine("openai", url, key_file))
     # Where none knows it, what is said first is about the more common one.
     return next((diagnosis for diagnosis in found if diagnosis.info is not None), found[0])
 
 
-async def _examine(kind: Literal["vllm", "sglang", "openai"], url: str) -> Diagnosis:
+async def _examine(kind: Literal["vllm", "sglang", "openai"], url: str, key_file: Path | None) -> Diagnosis:
     try:
-        checked = EngineSettings(kind=kind, url=url, name="doctor")
+        checked = EngineSettings(kind=kind, url=url, name="doctor", api_key_file=key_file)
     except ValidationError as error:
         raise UnusableUrl(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     adapter = connect(checked)

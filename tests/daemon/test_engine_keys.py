@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from scalesim_adapters.base import EngineError
 from scalesim_daemon.admin.reload import shown
+from scalesim_daemon.ctl.app import app
+from scalesim_daemon.doctor import examine
 from scalesim_daemon.engines import connect
 from scalesim_daemon.setting_sources import load_settings
 from scalesim_daemon.settings import ConfigError, EngineSettings
@@ -45,6 +48,19 @@ def asked() -> Iterator[tuple[str, list[str | None]]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_the_doctor_asks_with_the_key_that_a_file_has(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    with asked() as (url, heard):
+        found = asyncio.run(examine(url, tmp_path / "key"))
+        assert found.info is None and set(heard) == {f"Bearer {KEY}"}
+        heard.clear()
+        asyncio.run(examine(url))
+        assert set(heard) == {None}
+    (tmp_path / "key").write_text("two words\n")
+    done = CliRunner().invoke(app, ["doctor", url, "--api-key-file", str(tmp_path / "key")])
+    assert done.exit_code == 2 and "api_key_file" in done.output and "two words" not in done.output
 
 
 def engine(**given: Any) -> EngineSettings:
