@@ -186,7 +186,8 @@ class Population:
             self._changes.clocks.add(stream.source)
         for event, said_at in events:
             self._observe(voice, (event,), wall, said_at=said_at, restated=True)
-        voice.later, voice.changed = dict.fromkeys((*voice.changed, *voice.later)), {}
+        unsaid = voice.blend.all_said(voice.clock.now)
+        voice.later, voice.changed = dict.fromkeys((*voice.changed, *voice.later, *unsaid)), {}
         self._compare_in_flight(old.in_flight if old else Counter(), voice.in_flight)
         if old is not None:
             self._retract(old, keep=voice)

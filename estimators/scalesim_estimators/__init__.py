@@ -36,14 +36,16 @@ __all__ = [
 def default_estimators(clock: ClockKind = "step", earlier: Blend | None = None) -> Blend:
     """Return a blend of fresh estimators for one stream with such a clock.
 
-    Where the stream says anew what it said, `earlier` is its blend so far: what that has learned goes on.
+    Where the stream says anew what it said, `earlier` is its blend so far: what that has learned goes on, and which
+    ways it has compared. `all_said` tells that all of it is said.
     """
     agents = Roster() if earlier is None else earlier.history.agents
+    meetings = None if earlier is None else earlier.say_anew()
     told = (
         WokenEstimator(),
         DeclaredEstimator(),
         ActivityEstimator(),
-        InteractionEstimator(agents=agents),
+        meetings or InteractionEstimator(agents=agents),
         PathEstimator(agents),
     )
     if earlier is None:

@@ -41,6 +41,7 @@ class Blend:
         "_floor",
         "_hearing",
         "_in_turns",
+        "_meetings",
         "_not_before",
         "_note",
         "_silent",
@@ -74,8 +75,11 @@ class Blend:
         """Whatever was asked for last, and from when on that is: most ask for the same."""
         self._hearing: dict[type[Event], Sequence[tuple[int, Listener]]] = {}
         """Per type of event, who takes it in: places among the estimators."""
+        self._meetings = next((e for e in first if isinstance(e, InteractionEstimator)), None)
         self._silent = {place for place, e in enumerate(first) if isinstance(e, ByType)}
         """Those who have never named an agent: they have nothing to say of any."""
+        if self._meetings is not None and self._meetings.meets_anybody:
+            self._silent.remove(first.index(self._meetings))
         if not history.knows_anybody():
             self._silent.add(len(first))
         self._ask_speakers()
@@ -149,6 +153,17 @@ class Blend:
                 self._speaks(place)
                 changed.update(dict.fromkeys(named))
         return changed
+
+    def say_anew(self) -> InteractionEstimator | None:
+        """All that was said is about to be said again, to another blend. Return what that takes over."""
+        if self._meetings is not None:
+            self._meetings.say_anew()
+        return self._meetings
+
+    def all_said(self, now: float) -> Collection[str]:
+        """All that had been said before this blend was begun was said again by `now`. Return the agents whose estimate
+        changes by what was not."""
+        return () if self._meetings is None else self._meetings.all_said(now)
 
     def forget(self, agent: str) -> None:
         """Drop what is kept of an agent of which nothing is told any more."""

@@ -105,11 +105,10 @@ class HistoryEstimator(ByType):
         if self._usual.gap[number] == math.inf:
             return None
         longer = self._gaps.usual(earliest - last)
-        return (
-            None
-            if longer is None
-            else Estimate(last + longer, self._usual.confidence(number), "history: late")
-        )
+        if longer is None:
+            return None
+        # The sum may be rounded to just before.
+        return Estimate(max(last + longer, earliest), self._usual.confidence(number), "history: late")
 
     def knows_anybody(self) -> bool:
         """Whether anybody has ever called."""

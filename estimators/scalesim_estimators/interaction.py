@@ -57,6 +57,8 @@ class InteractionEstimator(ByType):
         "_motions",
         "_moved",
         "_queue",
+        "_unsaid",
+        "_unsaid_idle",
         "_work",
     )
 
@@ -70,6 +72,10 @@ class InteractionEstimator(ByType):
         self._best: dict[str, tuple[float, str]] = {}
         """Per agent its nearest meeting that counts, and with whom."""
         self._idle: set[str] = set()
+        self._unsaid: set[str] = set()
+        """Whose motion has not been said again since `say_anew`."""
+        self._unsaid_idle: set[str] = set()
+        """The same of those who were idle."""
         self._moved: dict[str, tuple[float, Sequence[str]]] = {}
         """Who is still to be compared with its neighbours: when it moved last, and who they were then."""
         self._queue: deque[str] = deque()
@@ -108,9 +114,36 @@ class InteractionEstimator(ByType):
                 self._work = None
         return changed
 
+    @property
+    def meets_anybody(self) -> bool:
+        """Whether a meeting of anybody is foreseen."""
+        return bool(self._best)
+
+    def say_anew(self) -> None:
+        """All that was said is about to be said again, each as of the clock value at which it was: what was compared
+        already is not compared again."""
+        self._unsaid = set(self._motions)
+        self._unsaid_idle, self._idle = self._idle, set()
+
+    def all_said(self, now: float) -> Collection[str]:
+        """What wasn't said again since `say_anew` holds no longer. Return the agents whose estimate changes by that."""
+        unsaid, self._unsaid = self._unsaid, set()
+        idle, self._unsaid_idle = self._unsaid_idle - self._idle, set()
+        changed = {agent: None for agent in idle if self._renew(agent)}
+        for agent in unsaid:
+            changed.update(dict.fromkeys(self._move(agent, None, now)))
+        return changed
+
     def _go(self, event: AgentMoved, now: float) -> Collection[str]:
-        self._idle.discard(event.agent)
-        return self._move(event.agent, _motion(event, now), now)
+        agent, motion = event.agent, _motion(event, now)
+        self._unsaid.discard(agent)
+        if motion is not None and motion == self._motions.get(agent):
+            if agent not in self._idle:
+                return ()
+            self._idle.discard(agent)
+            return (agent,) if self._renew(agent) else ()
+        self._idle.discard(agent)
+        return self._move(agent, motion, now)
 
     def _invoke(self, event: InvocationStarted, now: float) -> Collection[str]:
         self._idle.discard(event.agent)

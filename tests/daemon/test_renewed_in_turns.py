@@ -161,8 +161,9 @@ def test_a_crowd_that_never_stands_still_does_not_keep_others_estimators_from_th
     crowd = [AgentMoved(agent=f"a{place}", xy=(place / 100, 0.0), vision=50.0) for place in range(200)]
     tell(population, *crowd)
     tell(population, PathDeclared(nodes=nodes), AgentActivated(agent="n0"), of=other)
-    for place in range(20):
-        tell(population, *crowd[10 * place : 10 * place + 10])
+    for place in range(0, 200, 10):
+        steps = [AgentMoved(agent=one.agent, xy=(1.0, 0.0), vision=50.0) for one in crowd[place : place + 10]]
+        tell(population, *steps)
     assert population.behind and population.board.get("elsewhere/n2999") is not None
 
 
@@ -193,6 +194,18 @@ def test_a_long_path_and_a_crowd_are_worked_off_in_turns(population: Population)
     assert max(turns(population)) <= RENEWED_AT_ONCE
     assert [due(population, node) for node in nodes] == [float(place) for place in range(3_000)]
     assert {due(population, f"a{place}") for place in range(120)} == {0.0}
+
+
+def test_a_crowd_that_is_said_anew_is_foreseen_as_before_in_each_turn(population: Population) -> None:
+    crowd = [AgentMoved(agent=f"a{n}", xy=(n / 10, 0.0), vision=50.0) for n in range(2 * RENEWED_AT_ONCE)]
+    tell(population, *crowd)
+    turns(population)
+    before = {agent.agent: due(population, agent.agent) for agent in crowd}
+    assert None not in before.values()
+    population.apply([Restated(STREAM, [(event, 0.0) for event in crowd], 3.0)], 0.0)
+    assert not population.take_changes().dues
+    assert population.behind and not any(turns(population))
+    assert {agent.agent: due(population, agent.agent) for agent in crowd} == before
 
 
 def test_the_loop_goes_on_while_anything_is_left(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from statistics import median_low
 
 import pytest
 from estimator_events import AGENTS, Feed, everything, feeds
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scalesim_client.events import AgentIdled, AgentReleased, ClockKind, InvocationStarted
@@ -237,6 +237,9 @@ times = st.lists(
 
 
 @given(times, clocks, st.floats(0, 1e6))
+@example(
+    [("a", 1.1234119714936242), ("a", 948575.01), ("c", 100000.0), ("c", 0.2), ("a", 948576.0)], "step", 0.0
+)
 def test_dues_are_finite_not_before_what_is_asked_and_the_same_every_time(
     calls: list[tuple[str, float]], clock: ClockKind, grace: float
 ) -> None:

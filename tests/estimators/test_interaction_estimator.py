@@ -283,3 +283,44 @@ def test_a_turn_works_at_no_more_than_it_may() -> None:
         assert len(interaction.go_on(50)) <= 50
         turns += 1
     assert turns > 10
+
+
+@given(feeds(st.one_of(moves, moves, moves, invocations, rests, releases), max_size=40))
+def test_what_is_said_anew_is_not_compared_again_and_changes_nothing(feed: Feed) -> None:
+    interaction, said = InteractionEstimator(), dict[str, list[tuple[Event, float]]]()
+    for event, now in feed:
+        interaction.observe(event, now)
+        if isinstance(event, AgentMoved):
+            said[event.agent] = [(event, now)]
+        elif isinstance(event, AgentIdled):
+            said.setdefault(event.agent, []).append((event, now))
+        elif isinstance(event, AgentReleased):
+            said.pop(event.agent, None)
+        elif isinstance(event, InvocationStarted):
+            said[event.agent] = [one for one in said.get(event.agent, []) if isinstance(one[0], AgentMoved)]
+    while interaction.behind:
+        interaction.go_on()
+    before = [interaction.estimate(agent) for agent in AGENTS]
+    interaction.say_anew()
+    with patch.object(interaction_module, "contacts", side_effect=AssertionError("compared again")):
+        for event, now in (one for events in said.values() for one in events):
+            interaction.observe(event, now)
+        interaction.all_said(feed[-1][1] if feed else 0.0)
+        assert not interaction.behind
+    assert [interaction.estimate(agent) for agent in AGENTS] == before
+
+
+def test_what_is_not_said_again_holds_no_longer() -> None:
+    interaction = InteractionEstimator()
+    interaction.observe(moved("a", (0, 0), (10, 0)), 0.0)
+    interaction.observe(moved("b", (10, 0), (0, 0)), 0.0)
+    interaction.observe(AgentIdled(agent="a"), 0.0)
+    interaction.say_anew()
+    interaction.observe(moved("a", (0, 0), (10, 0)), 0.0)
+    interaction.observe(moved("b", (10, 0), (0, 0)), 0.0)
+    assert interaction.all_said(1.0) == {"a": None}, "nobody says that it is idle"
+    assert due(interaction, "a") == due(interaction, "b") == 4.0
+    interaction.say_anew()
+    interaction.observe(moved("a", (0, 0), (10, 0)), 0.0)
+    assert set(interaction.all_said(1.0)) == {"a", "b"}
+    assert due(interaction, "a") is due(interaction, "b") is None
