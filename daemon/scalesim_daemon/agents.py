@@ -64,3 +64,17 @@ class Changes:
     unbound: list[str] = field(default_factory=list)
     unused_loras: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
+
+    @property
+    def pressing(self) -> bool:
+        """Whether there is more than dues and clocks."""
+        return bool(
+            self.started
+            or self.finished
+            or self.woken
+            or self.bound
+            or self.bound_again
+            or self.unbound
+            or self.unused_loras
+            or self.closed
+        )

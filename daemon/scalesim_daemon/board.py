@@ -141,7 +141,7 @@ class DueBoard:
                 continue
             if type(known) is Due and due is not None and known.source == source:
                 # Nobody else speaks of it, as of nearly all agents.
-                if known != due:
+                if known.at != due.at or known != due:
                     place.told = due
                     changed.append(place.key)
             elif put(place, source, due):

@@ -71,6 +71,11 @@ class Population:
             watch.update(changes.dues, changes.started)
         return changes
 
+    @property
+    def pressing(self) -> bool:
+        """Whether more than dues and clocks has changed since changes were last taken."""
+        return self._changes.pressing
+
     def binds(self, lora: str) -> bool:
         """Whether an agent has bound a LoRA since changes were last taken."""
         agents = self.loras.get(lora, {})

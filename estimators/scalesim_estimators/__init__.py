@@ -40,11 +40,12 @@ def default_estimators(clock: ClockKind = "step", earlier: Blend | None = None) 
     ways it has compared. `all_said` tells that all of it is said.
     """
     agents = Roster() if earlier is None else earlier.history.agents
+    whole = clock == "step"
     meetings = None if earlier is None else earlier.say_anew()
     told = (
-        WokenEstimator(),
+        WokenEstimator(whole=whole),
         DeclaredEstimator(),
-        ActivityEstimator(),
+        ActivityEstimator(whole=whole),
         meetings or InteractionEstimator(agents=agents),
         PathEstimator(agents),
     )

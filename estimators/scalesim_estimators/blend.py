@@ -184,17 +184,21 @@ class Blend:
     def _ask_speakers(self) -> None:
         """Have those asked from now on who may have something to say."""
         speakers = [(place, e) for place, e in enumerate(self._estimators) if place not in self._silent]
-        self._asked: Sequence[tuple[int, _Estimates]] = [
-            (place, e.estimates if isinstance(e, SingleDue) else partial(_asked_one_by_one, e))
-            for place, e in speakers
-        ]
+        self._asked: Sequence[tuple[int, _Estimates]] = [(place, self._asking(e)) for place, e in speakers]
         declared = [e.not_before for _, e in speakers if isinstance(e, DeclaredEstimator)]
         self._not_before = declared[0] if declared else None
+
+    def _asking(self, estimator: Estimator) -> _Estimates:
+        """Return what asks an estimator of some agents, for values that the clock can show."""
+        if isinstance(estimator, SingleDue) and estimator.whole is self._whole:
+            return estimator.estimates
+        one_by_one = partial(_asked_one_by_one, estimator)
+        return (lambda *of: self._settled(one_by_one(*of))) if self._whole else one_by_one
 
     def _said_of(self, agents: Sequence[str], earliest: float) -> list[Said]:
         """Return what each estimator says of these agents that has something to say of any."""
         floor = self._floor_of(earliest)
-        said = [(place, self._settled(estimates(agents, floor))) for place, estimates in self._asked]
+        said = [(place, estimates(agents, floor)) for place, estimates in self._asked]
         if self._not_before is not None:
             for number, agent in enumerate(agents):
                 bound = self._not_before(agent)
@@ -206,14 +210,11 @@ class Blend:
         """An agent doesn't call before a clock value: what is said of it is raised to that."""
         floor = -math.inf if bound >= earliest else self._floor_of(earliest)
         for (_, told), (_, estimates) in zip(said, self._asked, strict=True):
-            told[number : number + 1] = self._settled(
-                [None if one is None else _raised(one, bound) for one in estimates((agent,), floor)]
-            )
+            raised = [None if one is None else _raised(one, bound) for one in estimates((agent,), floor)]
+            told[number : number + 1] = self._settled(raised) if self._whole else raised
 
     def _settled(self, said: list[Estimate | None]) -> list[Estimate | None]:
-        """Return the estimates as values that the clock can show."""
-        if not self._whole:
-            return said
+        """Return the estimates as values that a clock of steps can show."""
         return [
             one._replace(due=float(math.ceil(one.due))) if one is not None and one.due % 1 > 0 else one
             for one in said

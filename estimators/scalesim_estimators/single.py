@@ -21,14 +21,16 @@ _SHARED = 1024
 
 
 class SingleDue(ByType):
-    """Base: subclasses handle the event that brings a due."""
+    """Base: subclasses handle the event that brings a due. Where the clock shows `whole` numbers only, a due falls to
+    the next of them."""
 
     name: ClassVar[str]
     confidence: ClassVar[float]
     basis: ClassVar[str]
-    __slots__ = ("_dues", "_shared")
+    __slots__ = ("_dues", "_shared", "whole")
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole: bool = False) -> None:
+        self.whole = whole
         self._dues: dict[str, Estimate] = {}
         self._shared: dict[float, Estimate] = {}
         """Many agents are due alike: then it is the same object."""
@@ -54,7 +56,8 @@ class SingleDue(ByType):
             shared.clear()
         for due in dues:
             if due not in shared:
-                shared[due] = Estimate(due, self.confidence, self.basis)
+                shown = float(math.ceil(due)) if self.whole and due % 1 > 0 else due
+                shared[due] = Estimate(shown, self.confidence, self.basis)
         self._dues.update(zip(agents, map(shared.__getitem__, dues), strict=True))
         return agents
 
@@ -87,6 +90,6 @@ class WokenEstimator(SingleDue):
     basis = "woken"
     __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, whole: bool = False) -> None:
+        super().__init__(whole=whole)
         self._handlers[AgentWoken] = lambda event, now: self._set((event.agent,), (now,))
