@@ -28,6 +28,22 @@ def test_a_takeover_after_a_crash_takes_less_than_two_lease_times() -> None:
         assert 1.3 < known.turns[-1].at - ended < 1.7
 
 
+def test_who_hears_no_answer_in_time_gives_way() -> None:
+    """Redis does what it is asked, and is not heard: whoever acts on nothing that it is told keeps nobody away."""
+    for phase in range(20):
+        known = world()
+        known.run(2.0 + phase / 100)
+        (holder,) = known.acting()
+        holder.back = 2 * TERMS.every
+        struck = known.time
+        known.run(2.0)
+        assert known.turns[-1].owner != holder.lease.me
+        assert known.turns[-1].at - struck < 2.0
+        known.run(5.0)
+        (other,) = known.acting()
+        assert other is not holder
+
+
 def test_who_is_put_in_the_holders_place_needn_t_wait() -> None:
     known = world()
     known.run(2.0)

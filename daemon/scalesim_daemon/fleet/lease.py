@@ -87,6 +87,7 @@ class Lease:
     `me` is the daemon's name, a slash, and what is unique to this process. Times are seconds of a clock that goes on
     while process and host are suspended, and gains or loses less than `margin` in `ttl`. A `standby` daemon gives the
     engine back to one that is none. Questions come one after the other: `answered` or `failed` follows each `ask`.
+    After one that failed it only looks, until Redis is heard again.
     """
 
     def __init__(self, me: str, terms: Terms, *, standby: bool = False) -> None:
@@ -177,6 +178,9 @@ class Lease:
         self._lapse(now)
         if now < self._ask_at:
             return None
+        if self.error is not None:
+            # What can't be heard would still be done: a lease that nobody acts by, kept from others.
+            return Ask(Verb.LOOK, self._heard_of, now)
         if self._token is not None:
             return Ask(Verb.RENEW, self._token, now)
         return Ask(Verb.LOOK if now < self._theirs_until else Verb.TAKE, self._heard_of, now)
@@ -201,6 +205,8 @@ class Lease:
             case Verb.HAND_OVER if ask.token == self._token:
                 self._token = None
                 self._ask_at = now + self.terms.every
+            case Verb.LOOK if self._token is not None:
+                self._ask_at = now
             case Verb.LOOK | Verb.TAKE if answer.holder == self.me:
                 self._granted(ask, answer, now)
             case Verb.LOOK | Verb.TAKE:
