@@ -17,7 +17,7 @@ API_KEY = re.compile(r"[!-~]{1,512}")
 def connect(engine: EngineSettings, sender: str | None = None) -> EngineAdapter:
     """Return an adapter for one engine. It connects when it is asked something. Our requests' ids have `sender`, by
     default the engine's name. Raises `ConfigError` where its API key can't be read or sent."""
-    name, key = sender or engine.name, _api_key(engine)
+    name, key = sender or engine.name, api_key_of(engine)
     match engine.kind:
         case "vllm":
             return VllmAdapter(engine.url, name=name, api_key=key)
@@ -29,7 +29,8 @@ def connect(engine: EngineSettings, sender: str | None = None) -> EngineAdapter:
             )
 
 
-def _api_key(engine: EngineSettings) -> str | None:
+def api_key_of(engine: EngineSettings) -> str | None:
+    """Return what the engine's server asks for as a bearer token, None for nothing. Raises `ConfigError`."""
     where = f"engines: {engine.name}: api_key"
     if engine.api_key_file is not None:
         where += "_file"

@@ -22,7 +22,9 @@ from scalesim_daemon.doctor import examine
 from scalesim_daemon.engines import connect
 from scalesim_daemon.setting_sources import load_settings
 from scalesim_daemon.settings import ConfigError, EngineSettings
+from scalesim_daemon.whatif.calibrate import CalibrationError, Programme, measure, prepare
 from tests.daemon.gateway_rig import beside, front
+from tests.daemon.still import INFO
 
 KEY = "sk-of-mine-hunter2"
 KINDS = ("vllm", "sglang", "openai")
@@ -50,7 +52,7 @@ def asked() -> Iterator[tuple[str, list[str | None]]]:
         server.server_close()
 
 
-def test_the_doctor_asks_with_the_key_that_a_file_has(tmp_path: Path) -> None:
+def test_doctor_and_calibration_ask_with_the_key_that_a_file_has(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
     with asked() as (url, heard):
         found = asyncio.run(examine(url, tmp_path / "key"))
@@ -58,6 +60,12 @@ def test_the_doctor_asks_with_the_key_that_a_file_has(tmp_path: Path) -> None:
         heard.clear()
         asyncio.run(examine(url))
         assert set(heard) == {None}
+        programme = Programme(url, "vllm", tmp_path / "key", INFO, 16, 4096, (64, 128))
+        for asking in (prepare(url, tmp_path / "key"), measure(programme, str)):
+            heard.clear()
+            with pytest.raises(CalibrationError):
+                asyncio.run(asking)
+            assert set(heard) == {f"Bearer {KEY}"}
     (tmp_path / "key").write_text("two words\n")
     done = CliRunner().invoke(app, ["doctor", url, "--api-key-file", str(tmp_path / "key")])
     assert done.exit_code == 2 and "api_key_file" in done.output and "two words" not in done.output

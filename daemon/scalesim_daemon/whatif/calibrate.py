@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from statistics import linear_regression, median
 from time import perf_counter
@@ -20,8 +21,8 @@ from scalesim_adapters.http import Http
 from scalesim_adapters.openai.routes import COMPLETIONS
 from scalesim_adapters.vllm.onetoken import PRIORITY
 from scalesim_daemon.doctor import UnusableUrl, examine
-from scalesim_daemon.engines import connect
-from scalesim_daemon.settings import EngineSettings
+from scalesim_daemon.engines import api_key_of, connect
+from scalesim_daemon.settings import ConfigError, EngineSettings
 from scalesim_daemon.whatif.costs import Costs
 
 LONGEST_TOKENS = 2048
@@ -50,6 +51,7 @@ class Programme:
 
     url: str
     kind: str
+    key_file: Path | None
     info: EngineInfo
     block_tokens: int
     device_tokens: int
@@ -77,11 +79,12 @@ class Programme:
         )
 
 
-async def prepare(url: str) -> Programme:
-    """Ask the engine what it is. Raises `CalibrationError` where it can't be measured."""
+async def prepare(url: str, key_file: Path | None = None) -> Programme:
+    """Ask the engine what it is; with the API key in `key_file`, where it wants one. Raises `CalibrationError` where it
+    can't be measured."""
     try:
-        found = await examine(url)
-    except UnusableUrl as error:
+        found = await examine(url, key_file)
+    except (UnusableUrl, ConfigError) as error:
         raise CalibrationError(str(error)) from None
     info = found.info
     if info is None:
@@ -102,14 +105,16 @@ async def prepare(url: str) -> Programme:
             f"{found.url} has room for prompts of {longest} tokens only: too short to time"
         )
     kind = "sglang" if info.engine == "sglang" else "vllm"
-    return Programme(found.url, kind, info, info.block_size, device_tokens, lengths)
+    return Programme(found.url, kind, key_file, info, info.block_size, device_tokens, lengths)
 
 
 async def measure(programme: Programme, tick: Callable[[str], None]) -> Costs:
     """Send the requests and return what they tell; `tick` is told what is measured before each. What a load from host
     memory costs can't be seen from outside: it is left unknown. Raises `CalibrationError`."""
-    adapter = connect(EngineSettings.model_validate({"kind": programme.kind, "url": programme.url}))
-    http = Http(programme.url, "calibrate", None, None)
+    told = {"kind": programme.kind, "url": programme.url, "api_key_file": programme.key_file}
+    engine = EngineSettings.model_validate(told)
+    adapter = connect(engine)
+    http = Http(engine.url, "calibrate", api_key_of(engine), None)
     try:
         present, before = await _counts(adapter)
         if present:

@@ -158,6 +158,15 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="The file to write, for `simulate --costs`.")] = Path(
         "costs.yaml"
     ),
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            resolve_path=True,
+            help="A file with the API key that the engine wants.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask before sending.")] = False,
 ) -> None:
     """Measure what an idle engine's work costs by a few requests of random tokens, and write it to a file.
@@ -165,7 +174,7 @@ def calibrate(
     What a load from host memory costs can't be seen from outside: write host_token_seconds into the file if you know.
     """
     try:
-        programme = asyncio.run(prepare(url))
+        programme = asyncio.run(prepare(url, api_key_file))
         typer.echo(f"This sends {programme.described()}")
         if not yes and not typer.confirm("Go on?"):
             raise typer.Exit(1)
