@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from time import perf_counter
+from time import monotonic, thread_time
 
 SHARE = 0.001
 _WHOLE = 2
@@ -45,11 +45,11 @@ class _Pace:
 
     def collected(self, phase: str, info: Mapping[str, int]) -> None:
         """Python calls this before and after each collection."""
-        now = perf_counter()
+        now = monotonic()
         if phase == "start":
-            self._began = now
+            self._began = thread_time()
         elif info["generation"] == _WHOLE:
-            self._next = now + (now - self._began) / SHARE
+            self._next = now + (thread_time() - self._began) / SHARE
             self._put_off = True
             gc.set_threshold(self._thresholds[0], self._thresholds[1], _NEVER)
         elif self._put_off and now >= self._next:

@@ -445,6 +445,7 @@ class Population:
         """Renew what is to be renewed at once, and as many others as there is room for. Only the estimators of who is
         `first` work at what they have left to do: who is still behind then is first again after all others."""
         earliest, source = voice.clock.now - overdue_after(voice.clock), voice.stream.source
+        had_turn = first and bool(self._room)
         behind = voice.blend.behind(earliest)
         if behind and first and len(voice.later) < self._room:
             voice.later.update(dict.fromkeys(voice.blend.go_on(earliest, self._room)))
@@ -452,7 +453,7 @@ class Population:
         self._renew(voice)
         if not voice.later and not behind:
             del self._behind[source]
-        elif first:
+        elif had_turn:
             self._behind[source] = self._behind.pop(source)
 
     def _foresee(self, voice: Voice, name: str, estimate: Estimate | None) -> Place:

@@ -262,14 +262,13 @@ class Mirror:
         self._ticked |= self._clocks.keys()
 
     def _leave_to_restating(self) -> None:
-        """While Redis is away agents come and go. Who is gone is found among what Redis has when all is restated: it
-        needn't be kept here until then."""
+        """While Redis is away agents come and go. Who is gone is found among what Redis has of simulations that are
+        known when all is restated: it needn't be kept here until then."""
         if self._alone:
-            self._marks = {
-                agent: mark
-                for agent, mark in self._marks.items()
-                if mark[0] is not None or agent.partition("/")[0] not in self._clocks
-            }
+            gone = [agent for agent, (record, _) in self._marks.items() if record is None]
+            for agent in gone:
+                if agent.partition("/")[0] in self._clocks:
+                    del self._marks[agent]
 
     async def _flush(self) -> None:
         self._dirty.clear()

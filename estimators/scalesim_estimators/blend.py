@@ -163,7 +163,12 @@ class Blend:
     def all_said(self, now: float) -> Collection[str]:
         """All that had been said before this blend was begun was said again by `now`. Return the agents whose estimate
         changes by what was not."""
-        return () if self._meetings is None else self._meetings.all_said(now)
+        if self._meetings is None:
+            return ()
+        named = self._meetings.all_said(now)
+        if named:
+            self._speaks(self._estimators.index(self._meetings))
+        return named
 
     def forget(self, agent: str) -> None:
         """Drop what is kept of an agent of which nothing is told any more."""

@@ -49,6 +49,7 @@ class InteractionEstimator(ByType):
     name: ClassVar[str] = "interaction"
     __slots__ = (
         "_agents",
+        "_anew",
         "_best",
         "_cooldown",
         "_grid",
@@ -72,6 +73,8 @@ class InteractionEstimator(ByType):
         self._best: dict[str, tuple[float, str]] = {}
         """Per agent its nearest meeting that counts, and with whom."""
         self._idle: set[str] = set()
+        self._anew: dict[str, float] | None = None
+        """Since `say_anew`, who has moved otherwise than before, and when."""
         self._unsaid: set[str] = set()
         """Whose motion has not been said again since `say_anew`."""
         self._unsaid_idle: set[str] = set()
@@ -121,17 +124,20 @@ class InteractionEstimator(ByType):
 
     def say_anew(self) -> None:
         """All that was said is about to be said again, each as of the clock value at which it was: what was compared
-        already is not compared again."""
-        self._unsaid = set(self._motions)
+        already is not compared again, and a meeting that goes on keeps its beginning."""
+        self._unsaid, self._anew = set(self._motions), {}
         self._unsaid_idle, self._idle = self._idle, set()
 
     def all_said(self, now: float) -> Collection[str]:
         """What wasn't said again since `say_anew` holds no longer. Return the agents whose estimate changes by that."""
         unsaid, self._unsaid = self._unsaid, set()
+        anew, self._anew = self._anew or {}, None
         idle, self._unsaid_idle = self._unsaid_idle - self._idle, set()
         changed = {agent: None for agent in idle if self._renew(agent)}
         for agent in unsaid:
             changed.update(dict.fromkeys(self._move(agent, None, now)))
+        for agent, moved_at in anew.items():
+            changed.update(dict.fromkeys(self._look_around(agent, moved_at)))
         return changed
 
     def _go(self, event: AgentMoved, now: float) -> Collection[str]:
@@ -162,7 +168,6 @@ class InteractionEstimator(ByType):
 
     def _move(self, agent: str, motion: Motion | None, now: float) -> Collection[str]:
         """Let this be the agent's motion; None takes it off the ground."""
-        neighbours: Sequence[str] = ()
         if motion is None:
             if self._motions.pop(agent, None) is None:
                 return ()
@@ -170,7 +175,15 @@ class InteractionEstimator(ByType):
         else:
             self._motions[agent] = motion
             self._grid.insert(agent, Strip(motion.x, motion.y, motion.to_x, motion.to_y, motion.vision))
-            neighbours = self._grid.near(agent, MOST_NEIGHBOURS)
+        if self._anew is not None:
+            # Who is near may be about to leave the ground.
+            self._anew[agent] = now
+            return ()
+        return self._look_around(agent, now)
+
+    def _look_around(self, agent: str, now: float) -> Collection[str]:
+        """Have the agent, which has moved at `now`, compared with its neighbours."""
+        neighbours = self._grid.near(agent, MOST_NEIGHBOURS) if agent in self._motions else ()
         if agent not in self._moved:
             self._queue.append(agent)
         self._moved[agent] = now, neighbours

@@ -71,6 +71,8 @@ class SimRedis:
     def put(self, me: str, ask: Ask, near: bool, now: float) -> Answer:
         self._expire(now)
         match ask.verb:
+            case Verb.HEAR:
+                return self._state(now)
             case Verb.LOOK | Verb.TAKE:
                 ready = self._claim(me, ask, near, now)
                 return self._state(now, ready=ready)

@@ -6,7 +6,7 @@ import pytest
 
 from scalesim_daemon.fleet.lease import Ask, Lease, Phase, Verb
 from tests.daemon.lease_machine import LeaseMachine, play
-from tests.daemon.lease_world import TERMS, Clock, World
+from tests.daemon.lease_world import FAST, TERMS, Clock, World
 
 
 def test_never_two_act_and_somebody_does() -> None:
@@ -42,6 +42,20 @@ def test_who_hears_no_answer_in_time_gives_way() -> None:
         known.run(5.0)
         (other,) = known.acting()
         assert other is not holder
+
+
+@pytest.mark.parametrize("late", [1.05, 2.0])
+def test_who_hears_no_answer_in_time_doesn_t_ask_its_standby_for_the_engine(late: float) -> None:
+    known = World([Clock()] * 2, Clock(), lambda me: Lease(me, TERMS, standby=me.startswith("d1/")))
+    near, standby = known.daemons
+    near.back = late * TERMS.every
+    known.run(4.0)
+    assert list(known.acting()) == [standby]
+    known.run(20.0)
+    assert list(known.acting()) == [standby] and standby.lease.taken == 1
+    near.back = FAST
+    known.run(4.0)
+    assert list(known.acting()) == [near]
 
 
 def test_who_is_put_in_the_holders_place_needn_t_wait() -> None:

@@ -22,6 +22,14 @@ TERMS = Terms.of(5.0)
 STORIES: dict[str, list[tuple[Any, ...]]] = {
     "taken once": [("a", Verb.TAKE, 0), ("b", Verb.TAKE, 0), ("b", Verb.LOOK, 1), ("a", Verb.RENEW, 1)],
     "a look takes nothing": [("a", Verb.LOOK, 0), ("a", Verb.TAKE, 0), ("a", Verb.LOOK, 1)],
+    "who only hears takes nothing, and waits for nothing": [
+        ("a", Verb.HEAR, 0),
+        ("s", Verb.TAKE, 0, False),
+        ("a", Verb.HEAR, 1),
+        ("s", Verb.RENEW, 1, False),
+        ("s", Verb.HEAR, 1, False),
+        ("s", Verb.HAND_OVER, 1, False),
+    ],
     "taken anew": [("a", Verb.TAKE, 0), ("a", Verb.TAKE, 1), ("a", Verb.RENEW, 1), ("a", Verb.RENEW, 2)],
     "a renewal takes nothing": [("a", Verb.TAKE, 0), "lose", ("a", Verb.RENEW, 1), ("b", Verb.TAKE, 1)],
     "all is lost": [("a", Verb.TAKE, 0), "forget", ("a", Verb.RENEW, 1), ("b", Verb.TAKE, 1)],

@@ -10,6 +10,7 @@ import pytest
 from scalesim_client.events import (
     ActivityStarted,
     AgentActivated,
+    AgentIdled,
     AgentMoved,
     AgentReleased,
     Event,
@@ -73,6 +74,18 @@ def test_however_much_is_said_until_changes_are_taken_no_more_others_are_renewed
         population.apply([Said(STREAM, [ActivityStarted(agent=f"b{agent}", until=3.0)])], 0.0)
     assert len(population.take_changes().dues) == RENEWED_AT_ONCE + 9
     assert turns(population) == [RENEWED_AT_ONCE, MANY - 2 * RENEWED_AT_ONCE]
+
+
+def test_who_waits_behind_another_has_its_turn_whoever_speaks_first(population: Population) -> None:
+    other = Stream("other", "elsewhere", 1, "step")
+    population.apply([Opened(other)], 0.0)
+    for plans, stream in ((plan(10 * MANY), STREAM), (plan(10), other)):
+        population.apply([Said(stream, [plans])], 0.0)
+    for _ in range(2):
+        population.take_changes()
+        for stream in (STREAM, other):
+            population.apply([Said(stream, [ActivityStarted(agent="x", until=3.0)])], 0.0)
+    assert population.board.get("elsewhere/a9") is not None and population.behind
 
 
 def test_who_is_spoken_of_does_not_wait(population: Population) -> None:
@@ -206,6 +219,34 @@ def test_a_crowd_that_is_said_anew_is_foreseen_as_before_in_each_turn(population
     assert not population.take_changes().dues
     assert population.behind and not any(turns(population))
     assert {agent.agent: due(population, agent.agent) for agent in crowd} == before
+
+
+def test_who_has_left_unheard_takes_nobody_s_place_in_a_crowd(population: Population) -> None:
+    tell(population, AgentMoved(agent="y", xy=(0.0, 0.0), vision=3.0))
+    tell(population, *[AgentMoved(agent=f"g{n}", xy=(1.0, n / 1000), vision=3.0) for n in range(80)])
+    turns(population)
+    said: list[tuple[Event, float | None]] = [
+        (AgentMoved(agent="y", xy=(0.0, 0.0), vision=3.0), 0.0),
+        (AgentMoved(agent="x", xy=(1.0, 0.0), vision=3.0), 1.0),
+    ]
+    population.apply([Restated(STREAM, said, 1.0)], 0.0)
+    population.take_changes()
+    turns(population)
+    assert due(population, "x") == due(population, "y") == 1.0
+
+
+def test_who_is_no_longer_said_to_be_idle_is_foreseen(population: Population) -> None:
+    moves = [
+        AgentMoved(agent="a", xy=(0.0, 0.0), destination=(10.0, 0.0), speed=1.0, vision=2.0),
+        AgentMoved(agent="b", xy=(10.0, 0.0), destination=(0.0, 0.0), speed=1.0, vision=2.0),
+    ]
+    tell(population, *moves)
+    tell(population, AgentIdled(agent="a"), AgentIdled(agent="b"))
+    assert due(population, "a") is due(population, "b") is None
+    population.apply([Restated(STREAM, [(move, 0.0) for move in moves], 1.0)], 0.0)
+    population.take_changes()
+    turns(population)
+    assert due(population, "a") == due(population, "b") == 4.0
 
 
 def test_the_loop_goes_on_while_anything_is_left(tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ class Terms:
 
 
 class Verb(StrEnum):
-    """What is asked of Redis. `LOOK` takes nothing but what was handed over to us."""
+    """What is asked of Redis. `LOOK` takes nothing but what was handed over to us, and says that we wait; `HEAR`
+    changes nothing."""
 
+    HEAR = "hear"
     LOOK = "look"
     TAKE = "take"
     RENEW = "renew"
@@ -87,7 +89,7 @@ class Lease:
     `me` is the daemon's name, a slash, and what is unique to this process. Times are seconds of a clock that goes on
     while process and host are suspended, and gains or loses less than `margin` in `ttl`. A `standby` daemon gives the
     engine back to one that is none. Questions come one after the other: `answered` or `failed` follows each `ask`.
-    After one that failed it only looks, until Redis is heard again.
+    After one that failed nothing is asked for until Redis is heard again.
     """
 
     def __init__(self, me: str, terms: Terms, *, standby: bool = False) -> None:
@@ -167,8 +169,8 @@ class Lease:
 
     @property
     def leaves(self) -> bool:
-        """Whether the lease is to be handed over as soon as nothing is under way here. Where that just failed, it is
-        renewed first."""
+        """Whether the lease is to be handed over as soon as nothing is under way here. Where that just failed, Redis is
+        heard first."""
         return self._leaves and self._token is not None and self.error is None
 
     # What is asked, and answered
@@ -180,7 +182,7 @@ class Lease:
             return None
         if self.error is not None:
             # What can't be heard would still be done: a lease that nobody acts by, kept from others.
-            return Ask(Verb.LOOK, self._heard_of, now)
+            return Ask(Verb.HEAR, self._heard_of, now)
         if self._token is not None:
             return Ask(Verb.RENEW, self._token, now)
         return Ask(Verb.LOOK if now < self._theirs_until else Verb.TAKE, self._heard_of, now)
@@ -205,8 +207,6 @@ class Lease:
             case Verb.HAND_OVER if ask.token == self._token:
                 self._token = None
                 self._ask_at = now + self.terms.every
-            case Verb.LOOK if self._token is not None:
-                self._ask_at = now
             case Verb.LOOK | Verb.TAKE if answer.holder == self.me:
                 self._granted(ask, answer, now)
             case Verb.LOOK | Verb.TAKE:

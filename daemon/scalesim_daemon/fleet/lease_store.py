@@ -89,6 +89,7 @@ for _, command in ipairs(cjson.decode(ARGV[2])) do redis.call(unpack(command)) e
 return 1
 """
 _SCRIPTS = {
+    Verb.HEAR: _COMMON + "return state(0, 0)",
     Verb.LOOK: _COMMON + _CLAIM,
     Verb.TAKE: _COMMON + _CLAIM,
     Verb.RENEW: _COMMON + _RENEW,
