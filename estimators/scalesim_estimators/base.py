@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
+from types import MethodType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from scalesim_client.events import EVENT_TYPES, Event
 
-Handlers = dict[type[Event], Callable[[Any, float], Collection[str]]]
-"""Per type of event, what an estimator does with it: called with the event and its clock value."""
+Handlers = Mapping[type[Event], Callable[[Any, Any, float], Collection[str]]]
+"""Per type of event the method of an estimator that takes it in, with its clock value."""
 Listener = Callable[[Sequence[Any], float], Collection[str]]
 """Takes in a run of events of one type at one clock value, and names the agents whose estimate may be another now."""
 
@@ -50,16 +51,17 @@ class Estimator(Protocol):
 
 
 class ByType:
-    """An estimator's dispatch of events to its handlers, by their type."""
+    """An estimator's dispatch of events to its handlers, by their type. These are the class's: who holds methods of its
+    own is garbage that only the collector finds, and with it all that it knows of a stream that was closed."""
 
-    __slots__ = ("_handlers",)
-    _handlers: Handlers
+    __slots__ = ()
+    handlers: ClassVar[Handlers]
 
     def listener(self, kind: type[Event]) -> Listener | None:
         """Return what takes in events of a type, None where they tell nothing. A reader of the wire may have classes of
         its own: what they are called on the wire says what they are."""
-        handler = self._handlers.get(EVENT_TYPES[kind.type])
-        return None if handler is None else one_by_one(handler)
+        handler = self.handlers.get(EVENT_TYPES[kind.type])
+        return None if handler is None else one_by_one(MethodType(handler, self))
 
     def observe(self, event: Event, now: float) -> Collection[str]:
         """Take in one event at clock value `now`; return the agents whose estimate it may have changed."""

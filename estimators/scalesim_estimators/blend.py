@@ -197,8 +197,7 @@ class Blend:
         """Return what asks an estimator of some agents, for values that the clock can show."""
         if isinstance(estimator, SingleDue) and estimator.whole is self._whole:
             return estimator.estimates
-        one_by_one = partial(_asked_one_by_one, estimator)
-        return (lambda *of: self._settled(one_by_one(*of))) if self._whole else one_by_one
+        return partial(_asked_for_whole if self._whole else _asked_one_by_one, estimator)
 
     def _said_of(self, agents: Sequence[str], earliest: float) -> list[Said]:
         """Return what each estimator says of these agents that has something to say of any."""
@@ -216,14 +215,7 @@ class Blend:
         floor = -math.inf if bound >= earliest else self._floor_of(earliest)
         for (_, told), (_, estimates) in zip(said, self._asked, strict=True):
             raised = [None if one is None else _raised(one, bound) for one in estimates((agent,), floor)]
-            told[number : number + 1] = self._settled(raised) if self._whole else raised
-
-    def _settled(self, said: list[Estimate | None]) -> list[Estimate | None]:
-        """Return the estimates as values that a clock of steps can show."""
-        return [
-            one._replace(due=float(math.ceil(one.due))) if one is not None and one.due % 1 > 0 else one
-            for one in said
-        ]
+            told[number : number + 1] = _settled(raised) if self._whole else raised
 
     def _floor_of(self, earliest: float) -> float:
         """Return from when on an estimate counts as one that isn't before `earliest`."""
@@ -254,6 +246,18 @@ class Blend:
 
 def _asked_one_by_one(estimator: Estimator, agents: Sequence[str], earliest: float) -> list[Estimate | None]:
     return [estimator.estimate(agent, earliest) for agent in agents]
+
+
+def _asked_for_whole(estimator: Estimator, agents: Sequence[str], earliest: float) -> list[Estimate | None]:
+    return _settled(_asked_one_by_one(estimator, agents, earliest))
+
+
+def _settled(said: list[Estimate | None]) -> list[Estimate | None]:
+    """Return the estimates as values that a clock of steps can show."""
+    return [
+        one._replace(due=float(math.ceil(one.due))) if one is not None and one.due % 1 > 0 else one
+        for one in said
+    ]
 
 
 def _just_after_the_step_before(earliest: float) -> float:

@@ -14,7 +14,7 @@ from scalesim_client.events import (
     InvocationStarted,
     PlanDeclared,
 )
-from scalesim_estimators.base import ByType, Estimate
+from scalesim_estimators.base import ByType, Estimate, Handlers
 
 
 class DeclaredEstimator(ByType):
@@ -36,13 +36,6 @@ class DeclaredEstimator(ByType):
         self._plan: dict[str, list[Estimate]] = {}
         """Per agent, what the plan holds for it, the nearest last."""
         self._bounds: dict[str, float] = {}
-        self._handlers = {
-            PlanDeclared: self._declare,
-            InvocationStarted: self._invoke,
-            AgentWoken: self._unbind,
-            AgentIdled: self._drop,
-            AgentReleased: self._drop,
-        }
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's nearest declared due that is not before `earliest`, or None."""
@@ -82,6 +75,14 @@ class DeclaredEstimator(ByType):
         bounded = self._bounds.pop(event.agent, None) is not None
         planned = self._plan.pop(event.agent, None) is not None
         return (event.agent,) if bounded or planned else ()
+
+    handlers: ClassVar[Handlers] = {
+        PlanDeclared: _declare,
+        InvocationStarted: _invoke,
+        AgentWoken: _unbind,
+        AgentIdled: _drop,
+        AgentReleased: _drop,
+    }
 
 
 def _estimates(event: PlanDeclared, now: float) -> Iterator[tuple[str, Estimate]]:

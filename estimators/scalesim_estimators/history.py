@@ -10,7 +10,7 @@ from itertools import islice
 from typing import ClassVar
 
 from scalesim_client.events import AgentIdled, AgentReleased, ClockKind, InvocationStarted
-from scalesim_estimators.base import ByType, Estimate
+from scalesim_estimators.base import ByType, Estimate, Handlers
 from scalesim_estimators.followers import Followers
 from scalesim_estimators.gaps import Gaps
 from scalesim_estimators.roster import Roster
@@ -81,11 +81,6 @@ class HistoryEstimator(ByType):
         self._follows: Follows | None = None
         """In most populations nobody follows anybody: this comes with the first who does."""
         self._ways = self._known_ways()
-        self._handlers = {
-            InvocationStarted: self._invoke,
-            AgentIdled: self._rest,
-            AgentReleased: self._release,
-        }
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return what the most confident way says that is not before `earliest`, or None."""
@@ -208,3 +203,9 @@ class HistoryEstimator(ByType):
         known = self._known(event.agent) is not None
         self.agents.leave(event.agent)
         return (event.agent,) if known else ()
+
+    handlers: ClassVar[Handlers] = {
+        InvocationStarted: _invoke,
+        AgentIdled: _rest,
+        AgentReleased: _release,
+    }

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import ClassVar
 
 from scalesim_client.events import AgentIdled, AgentMoved, AgentReleased, InvocationStarted
-from scalesim_estimators.base import ByType, Estimate
+from scalesim_estimators.base import ByType, Estimate, Handlers
 from scalesim_estimators.grid import Strip, StripGrid
 from scalesim_estimators.motion import Contacts, Motion, contacts, walk
 from scalesim_estimators.roster import Roster
@@ -85,12 +85,6 @@ class InteractionEstimator(ByType):
         """The same, who has waited longest first."""
         self._work: Iterator[str | None] | None = None
         """The comparison that was begun, a step a pair: each yields the agent whose estimate it has changed, if any."""
-        self._handlers = {
-            AgentMoved: self._go,
-            InvocationStarted: self._invoke,
-            AgentIdled: self._rest,
-            AgentReleased: self._release,
-        }
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's nearest meeting that counts and is not before `earliest`, or None."""
@@ -268,6 +262,13 @@ class InteractionEstimator(ByType):
             return None
         invoked = self._agents.last_call(agent)
         return invoked, invoked + self._cooldown
+
+    handlers: ClassVar[Handlers] = {
+        AgentMoved: _go,
+        InvocationStarted: _invoke,
+        AgentIdled: _rest,
+        AgentReleased: _release,
+    }
 
 
 def _motion(event: AgentMoved, now: float) -> Motion | None:

@@ -16,7 +16,7 @@ from scalesim_client.events import (
     InvocationStarted,
     PathDeclared,
 )
-from scalesim_estimators.base import ByType, Estimate
+from scalesim_estimators.base import ByType, Estimate, Handlers
 from scalesim_estimators.roster import Roster
 
 MOST_PATHS = 256
@@ -54,13 +54,6 @@ class PathEstimator(ByType):
         """Per path that is being read, who was released since it was declared."""
         self._work: deque[Iterator[str | None]] = deque()
         """What is left to do, a step an edge: each yields the agent whose due it has changed, if any."""
-        self._handlers = {
-            PathDeclared: self._declare,
-            AgentActivated: self._activate,
-            InvocationStarted: self._invoke,
-            AgentIdled: self._rest,
-            AgentReleased: self._release,
-        }
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's nearest due over all paths that is not before `earliest`, or None."""
@@ -160,6 +153,14 @@ class PathEstimator(ByType):
         for released in self._released.values():
             released.add(event.agent)
         return () if self._paths_of.pop(event.agent, None) is None else (event.agent,)
+
+    handlers: ClassVar[Handlers] = {
+        PathDeclared: _declare,
+        AgentActivated: _activate,
+        InvocationStarted: _invoke,
+        AgentIdled: _rest,
+        AgentReleased: _release,
+    }
 
 
 class _Told(NamedTuple):

@@ -15,7 +15,7 @@ from scalesim_client.events import (
     Event,
     InvocationStarted,
 )
-from scalesim_estimators.base import ByType, Estimate, Listener
+from scalesim_estimators.base import ByType, Estimate, Handlers, Listener
 
 _SHARED = 1024
 
@@ -34,11 +34,6 @@ class SingleDue(ByType):
         self._dues: dict[str, Estimate] = {}
         self._shared: dict[float, Estimate] = {}
         """Many agents are due alike: then it is the same object."""
-        self._handlers = {
-            InvocationStarted: self._drop,
-            AgentIdled: self._drop,
-            AgentReleased: self._drop,
-        }
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's due, or None where there is none or it is before `earliest`."""
@@ -63,6 +58,12 @@ class SingleDue(ByType):
 
     def _drop(self, event: AgentEvent, now: float) -> Collection[str]:
         return () if self._dues.pop(event.agent, None) is None else (event.agent,)
+
+    handlers: ClassVar[Handlers] = {
+        InvocationStarted: _drop,
+        AgentIdled: _drop,
+        AgentReleased: _drop,
+    }
 
 
 class ActivityEstimator(SingleDue):
@@ -90,6 +91,7 @@ class WokenEstimator(SingleDue):
     basis = "woken"
     __slots__ = ()
 
-    def __init__(self, *, whole: bool = False) -> None:
-        super().__init__(whole=whole)
-        self._handlers[AgentWoken] = lambda event, now: self._set((event.agent,), (now,))
+    def _wake(self, event: AgentWoken, now: float) -> Collection[str]:
+        return self._set((event.agent,), (now,))
+
+    handlers: ClassVar[Handlers] = {**SingleDue.handlers, AgentWoken: _wake}

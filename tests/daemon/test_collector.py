@@ -6,8 +6,23 @@ from time import perf_counter
 
 import pytest
 
+from scalesim_client.events import (
+    AgentActivated,
+    AgentMoved,
+    AgentWoken,
+    Event,
+    InvocationStarted,
+    PathDeclared,
+    PlanDeclared,
+    StepAdvanced,
+)
 from scalesim_daemon import collector
 from scalesim_daemon.collector import collected_seldom
+from scalesim_daemon.gate import Closed, Opened, Restated, Said, Stream
+from scalesim_daemon.population import Population
+from scalesim_estimators import Blend, Quality
+from scalesim_estimators.base import ByType
+from scalesim_estimators.roster import Roster
 
 OBJECTS = 200_000
 
@@ -60,3 +75,32 @@ def test_what_was_there_at_first_is_not_looked_through_and_is_again_afterwards()
         assert gc.get_freeze_count() > 0
     assert gc.get_freeze_count() == 0
     assert gc.get_threshold() == before
+
+
+def test_a_stream_that_ends_leaves_no_garbage_that_only_a_collection_finds() -> None:
+    population, stream = Population(), Stream("src", "sim", 1, "step")
+    moves = [AgentMoved(agent=f"a{place}", xy=(place, 0.0), vision=1.5) for place in range(9)]
+    events: list[Event] = [
+        StepAdvanced(now=1.0),
+        *moves,
+        AgentWoken(agent="a0"),
+        InvocationStarted(agent="a1"),
+    ]
+    events += [PlanDeclared(agents=["a2"]), PathDeclared(nodes=["a3", "a4"]), AgentActivated(agent="a3")]
+    gc.collect()
+    before = parts()
+    gc.disable()
+    try:
+        population.apply([Opened(stream), Said(stream, events)], 0.0)
+        population.apply([Restated(stream, [(event, 1.0) for event in moves], 2.0)], 0.0)
+        assert parts() > before
+        population.apply([Closed(stream)], 0.0)
+        population.take_changes()
+        assert parts() == before
+    finally:
+        gc.enable()
+
+
+def parts() -> int:
+    """Return how many blends, estimators and the like there are."""
+    return sum(isinstance(one, Blend | ByType | Roster | Quality) for one in gc.get_objects())
