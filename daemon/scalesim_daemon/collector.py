@@ -18,7 +18,7 @@ def collected_seldom() -> Iterator[None]:
     """Have whole collections take a thousandth of the time at most: one that took 20 ms is followed by none for 20 s.
 
     By itself Python begins one once there are a quarter more objects that it watches than after the last. What is
-    kept of agents are few such objects, but large ones: among a million agents that was a second, again and again.
+    kept of agents are few such objects, but large ones: each look takes long, and the next one comes soon.
     What there is on entry, as after a start, stays until the end: it isn't looked through at all.
     """
     before = gc.get_threshold()

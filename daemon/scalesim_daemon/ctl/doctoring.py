@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -13,20 +11,13 @@ from scalesim_daemon.ctl.formats import Format, Shown, show
 from scalesim_daemon.ctl.options import FormatOption, ending
 from scalesim_daemon.ctl.views.doctor import diagnosis
 from scalesim_daemon.doctor import UnusableUrl, examine
+from scalesim_daemon.engine_options import ApiKeyFile, EngineUrl
 from scalesim_daemon.settings import ConfigError
 
 
 def doctor(
-    engine: Annotated[str, typer.Argument(help="Where the engine listens, such as http://127.0.0.1:8000.")],
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            resolve_path=True,
-            help="A file with the API key that the engine wants.",
-        ),
-    ] = None,
+    engine: EngineUrl,
+    api_key_file: ApiKeyFile = None,
     how: FormatOption = Format.TABLE,
 ) -> None:
     """What an engine lets the sidecar do, and the flag or variable for what is missing. Needs no daemon."""

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from scalesim_daemon.engine_options import ApiKeyFile, EngineUrl
 from scalesim_daemon.whatif.ask import Ask, Scene, answer, count
 from scalesim_daemon.whatif.calibrate import CalibrationError, measure, prepare
 from scalesim_daemon.whatif.costs import H100_QWEN_7B, PRESETS, CostError, load_costs, save_costs
@@ -154,19 +155,11 @@ def simulate(
 
 
 def calibrate(
-    url: Annotated[str, typer.Argument(help="Where the engine listens, such as http://127.0.0.1:8000.")],
+    url: EngineUrl,
     out: Annotated[Path, typer.Option(help="The file to write, for `simulate --costs`.")] = Path(
         "costs.yaml"
     ),
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            resolve_path=True,
-            help="A file with the API key that the engine wants.",
-        ),
-    ] = None,
+    api_key_file: ApiKeyFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask before sending.")] = False,
 ) -> None:
     """Measure what an idle engine's work costs by a few requests of random tokens, and write it to a file.
