@@ -222,13 +222,24 @@ def test_a_model_sleeps_only_while_nothing_runs_or_waits() -> None:
         after_probe(server, evict(ModelItem("base"), to))
         assert posts(server) == ["/sleep"]
         assert {"level": str(level), "mode": "wait"} in server.queries
+    server = inside(told(requests=1), **idle)
+    with pytest.raises(Busy):
+        after_probe(server, evict(ModelItem("base"), Tier.HOST))
+    assert posts(server) == []
+
+
+def test_without_the_plug_in_the_servers_counters_tell_whether_a_model_may_sleep() -> None:
+    stock = {"/is_sleeping": AWAKE, "/sleep": DONE}
+    server = Server(**stock)
+    after_probe(server, evict(ModelItem("base"), Tier.HOST))
+    assert posts(server) == ["/sleep"]
     for count in ("running", "waiting"):
         busy = METRICS.replace(
             f'vllm:num_requests_{count}{{engine="0",model_name="base"}} 0.0',
             f'vllm:num_requests_{count}{{engine="0",model_name="base"}} 1.0',
         )
         assert busy != METRICS
-        server = inside(**idle, **{"/metrics": httpx.Response(200, text=busy)})
+        server = Server(**stock, **{"/metrics": httpx.Response(200, text=busy)})
         with pytest.raises(Busy):
             after_probe(server, evict(ModelItem("base"), Tier.HOST))
         assert posts(server) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from scalesim_adapters.base import (
     Busy,
     Capability,
     CapacityExceeded,
-    LoraItem,
     LoraPlaces,
     MemoryKind,
     NotFound,
@@ -29,7 +29,17 @@ from tests.adapters.contract import BLOCK
 from tests.adapters.contract_tools import eventually
 from tests.daemon.live import resident
 from tests.engines.small_village import tokens
-from tests.engines.vllm_inside import HOST_PLACES, LONG, LONG_ANSWER, SLOTS, ask, drive, lora_items, requests
+from tests.engines.vllm_inside import (
+    HOST_PLACES,
+    LONG,
+    LONG_ANSWER,
+    SLOTS,
+    ask,
+    drive,
+    lora_items,
+    requests,
+    running,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -38,25 +48,6 @@ async def places(adapter: VllmAdapter) -> LoraPlaces:
     told = (await adapter.inventory()).lora_places
     assert told is not None
     return told
-
-
-async def run_with(client: httpx.AsyncClient, lora: LoraItem) -> asyncio.Task[tuple[str, int]]:
-    """Return a request of a LoRA that runs now, for a second or two."""
-
-    def asked() -> asyncio.Task[tuple[str, int]]:
-        return asyncio.create_task(ask(client, [7, 8, 9], LONG_ANSWER, model=lora.name))
-
-    task = asked()
-
-    async def running() -> bool:
-        nonlocal task
-        if task.done():
-            # On a busy machine it may come and go between two looks.
-            task = asked()
-        return await requests(client) == 1
-
-    await eventually(running)
-    return task
 
 
 def test_probe_tells_what_the_plug_in_adds(inside_vllm_server: VllmServer) -> None:
@@ -135,22 +126,26 @@ def test_what_a_request_uses_stays(inside_vllm_server: VllmServer) -> None:
         first, second, third = lora_items("used", 3)
         for item in (first, second):
             await adapter.load(item, Tier.DEVICE, deadline=LONG)
-        running = [await run_with(client, first)]
+        # Long enough for all that is tried meanwhile, on a busy machine too.
+        requested = [await running(client, [7, 8, 9], 2 * LONG_ANSWER, model=first.name)]
         for to in (Tier.HOST, Tier.STORAGE):
             with pytest.raises(Busy):
                 await adapter.evict(first, to, deadline=LONG)
         await adapter.load(third, Tier.DEVICE, deadline=LONG)
         assert (await places(adapter)).held == {first.name}
         assert set((await places(adapter)).device) == {first.name, third.name}
-        running.append(asyncio.create_task(ask(client, [3, 4, 5], 300, model=third.name)))
+        requested.append(asyncio.create_task(ask(client, [3, 4, 5], LONG_ANSWER, model=third.name)))
 
-        async def both() -> bool:
-            return await requests(client) == 2
+        async def so_many(count: int) -> bool:
+            return await requests(client) == count
 
-        await eventually(both)
+        await eventually(partial(so_many, 2))
         with pytest.raises(CapacityExceeded):
             await adapter.load(second, Tier.DEVICE, deadline=LONG)
-        await asyncio.gather(*running)
+        for request in requested:
+            request.cancel()
+        await asyncio.wait(requested)
+        await eventually(partial(so_many, 0))
 
     drive(inside_vllm_server, body)
 

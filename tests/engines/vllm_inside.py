@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 
 from bench.rig import vllm
-from scalesim_adapters.base import Capability, LoraItem
+from scalesim_adapters.base import Capability, LoraItem, ModelItem, Tier
 from scalesim_adapters.vllm.adapter import VllmAdapter
 from tests.adapters.contract import BLOCK, Subject
+from tests.adapters.contract_tools import eventually
 from tests.engines import vllm_subject
 
 SLOTS, HOST_PLACES = 2, 4
@@ -57,16 +58,20 @@ def lora_items(prefix: str, count: int) -> list[LoraItem]:
 
 
 def drive(server: vllm.VllmServer, body: Callable[[VllmAdapter, httpx.AsyncClient], Awaitable[None]]) -> None:
-    """Run with a probed adapter and a client of the server; at the end no LoRA's name is left."""
+    """Run with a probed adapter and a client of the server; at the end the model is awake and no LoRA's name is left,
+    whatever came of it: the next test has the same server."""
 
     async def main() -> None:
         adapter = VllmAdapter(server.url, name="inside")
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
             await adapter.probe()
-            await body(adapter, client)
-            for name, path in (await adapter.inventory()).loras.items():
-                await adapter.release(LoraItem(name, Path(path)), deadline=LONG)
-            await adapter.close()
+            try:
+                await body(adapter, client)
+            finally:
+                await adapter.load(ModelItem("base"), Tier.DEVICE, deadline=LONG)
+                for name, path in (await adapter.inventory()).loras.items():
+                    await adapter.release(LoraItem(name, Path(path)), deadline=LONG)
+                await adapter.close()
 
     asyncio.run(main())
 
@@ -81,3 +86,24 @@ async def ask(client: httpx.AsyncClient, prompt: list[int], tokens: int = 8, **m
 async def requests(client: httpx.AsyncClient) -> int:
     """Return how many requests run or wait in the engine now."""
     return int((await client.get("/v1/scalesim/residency")).raise_for_status().json()["requests"])
+
+
+async def running(
+    client: httpx.AsyncClient, prompt: list[int], tokens: int = LONG_ANSWER, **more: Any
+) -> asyncio.Task[tuple[str, int]]:
+    """Return a request that the engine works on, alone, for a second or two."""
+
+    def asked() -> asyncio.Task[tuple[str, int]]:
+        return asyncio.create_task(ask(client, prompt, tokens, **more))
+
+    task = asked()
+
+    async def alone() -> bool:
+        nonlocal task
+        if task.done():
+            # On a busy machine it may come and go between two looks.
+            task = asked()
+        return await requests(client) == 1
+
+    await eventually(alone)
+    return task
