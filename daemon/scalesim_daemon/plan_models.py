@@ -20,36 +20,54 @@ def plan_models(cache: ModelCache) -> list[Step]:
     A model for which another has to sleep that will be called too is woken when it is time: as long before its call as
     that takes. Until then the other may still be called.
     """
+    stay, asleep = _settled(cache, _exchanged(cache))
+    woken = sorted((model for model in stay if not model.awake), key=_nearness)
+    room = ", ".join(model.engine for model in woken) or "all that is awake"
+    return [
+        *(_step(Action.SLEEP, model, f"there is no room for it beside {room}") for model in asleep),
+        *(_step(Action.WAKE, model, "among the nearest whose models fit into the memory") for model in woken),
+    ]
+
+
+def _exchanged(cache: ModelCache) -> list[ModelState]:
+    """Return which models are to be awake, those that sleep taken one after the other, the nearest first."""
     stay = _fitting(cache)
-    free = cache.budget - sum(model.bytes for model in stay)
-    woken: list[ModelState] = []
     ahead = 0.0
     sleeping = [
         model for model in cache.models if not model.awake and (model.held or model.seconds < math.inf)
     ]
     for model in sorted(sleeping, key=_nearness):
-        going = leaving(model, (one for one in stay if one not in woken), free)
+        going = leaving(model, (one for one in stay if one.awake), _free(cache, stay))
         if going is None:
             continue
         exchange = model.load_seconds + sum(one.sleep_seconds for one in going)
         if not model.held and _wanted(going) and model.left > ahead + exchange + READY_SECONDS:
             continue
         ahead += exchange
-        free += sum(one.bytes for one in going) - model.bytes
-        woken.append(model)
         stay = [*(one for one in stay if one not in going), model]
+    return stay
+
+
+def _settled(cache: ModelCache, stay: list[ModelState]) -> tuple[list[ModelState], list[ModelState]]:
+    """Return who stays of those who are to be awake, and who goes to sleep, the farthest first. Who goes for one model
+    and who goes for another may leave more room together than both need: then somebody near would go while farther ones
+    stay, and be woken next."""
     asleep: list[ModelState] = []
-    for model in sorted((one for one in cache.models if one.awake and one not in stay), key=_nearness):
-        # There may be more room in the end than was needed at first.
-        if model.bytes <= free:
-            free -= model.bytes
-        else:
+    gone = [one for one in cache.models if one.awake and one not in stay]
+    while gone:
+        gone.sort(key=_nearness)
+        model = gone.pop(0)
+        going = leaving(model, stay, _free(cache, stay))
+        if going is not None:
+            stay = [*(one for one in stay if one not in going), model]
+            gone += going
+        elif model.awake:
             asleep.insert(0, model)
-    room = ", ".join(model.engine for model in woken) or "all that is awake"
-    return [
-        *(_step(Action.SLEEP, model, f"there is no room for it beside {room}") for model in asleep),
-        *(_step(Action.WAKE, model, "among the nearest whose models fit into the memory") for model in woken),
-    ]
+    return stay, asleep
+
+
+def _free(cache: ModelCache, stay: Sequence[ModelState]) -> int:
+    return cache.budget - sum(model.bytes for model in stay)
 
 
 def _fitting(cache: ModelCache) -> list[ModelState]:

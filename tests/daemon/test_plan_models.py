@@ -115,6 +115,22 @@ def test_more_awake_than_fits_is_put_to_sleep_the_farthest_first() -> None:
     assert kinds(plan_models(ModelCache(models, 4))) == [(Action.SLEEP, "a"), (Action.SLEEP, "b")]
 
 
+def test_what_two_leave_room_for_together_does_not_go_in_vain() -> None:
+    """The one that requests wait for needs b or c and no more, the other the rest of them and no more."""
+    models = (
+        model("a", math.inf, size=1, awake=True),
+        model("b", 0, size=4, awake=True),
+        model("c", 0, size=6, awake=True),
+        model("d", math.inf, size=3, held=True),
+        model("e", math.inf, size=5, held=True),
+    )
+    steps = plan_models(ModelCache(models, 12))
+    assert kinds(steps) == [
+        *((Action.SLEEP, name) for name in "ac"),
+        *((Action.WAKE, name) for name in "de"),
+    ]
+
+
 def test_a_poor_estimate_wakes_a_model_only_where_nothing_is_lost_by_it() -> None:
     near = model("a", 1.0, load=4.0, chance=0.4)
     far = model("b", 60.0, awake=True, load=4.0)
