@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING
-
-import structlog
 
 from scalesim_adapters.base import MemoryKind
 from scalesim_client.events import Event
 from scalesim_daemon.admin.access import Tokens
 from scalesim_daemon.admin.operations import Operations
-from scalesim_daemon.admin.orders import Orders, recorded, settle
+from scalesim_daemon.admin.orders import recorded, settle
 from scalesim_daemon.board import DueRecord
 from scalesim_daemon.broadcast import Broadcast
 from scalesim_daemon.changelog import Changelog
@@ -26,20 +23,17 @@ from scalesim_daemon.dashboard.history import History
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.fleet.homes import Homes, may_serve
 from scalesim_daemon.gate import Admitted, Gate, Verdict
-from scalesim_daemon.loras import LoraError, LoraLibrary
+from scalesim_daemon.lora_links import Links
+from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.plan import Action, Step
-from scalesim_daemon.plan_blocks import plan_blocks
-from scalesim_daemon.plan_demotions import plan_demotions
-from scalesim_daemon.plan_loras import plan_loras
-from scalesim_daemon.plan_models import plan_models
+from scalesim_daemon.planning import EnginePlan, plan_engines, plan_models_of
 from scalesim_daemon.population import Changes, Memory, Population
 from scalesim_daemon.recording.recorder import Recorder
 from scalesim_daemon.records import Record
 from scalesim_daemon.settings import RunMode, Settings
-from scalesim_daemon.snapshot import Ranking, block_cache, follow, lora_cache, model_cache
+from scalesim_daemon.snapshot import Ranking, follow
 from scalesim_daemon.timings import Timings
 from scalesim_daemon.tracing import Traces
-from scalesim_daemon.view import EngineView
 
 if TYPE_CHECKING:  # The hub looks at all of this; and where nothing is kept in Redis its client isn't loaded.
     from scalesim_daemon.admin.stream import Hub
@@ -53,23 +47,10 @@ ALIVE_SECONDS = 5.0
 LONG_CYCLE_SECONDS = 0.05
 LONGEST_REST_SECONDS = 1.0
 KEPT_DECISIONS = 2000
-# A path is as long as a simulation likes, and so is a list of LoRAs that lie nowhere.
-LONGEST_ERROR = 1000
-MOST_NOT_TAKEN = 1000
 # A cycle looks at much that no due changes: hundreds a second see as much as thousands.
 GATHERED_SECONDS = 0.002
 # Events of small messages: more at once would save little, and keep others waiting.
 TAKEN_AT_ONCE = 64
-
-log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EnginePlan:
-    """What is to be done on one engine, as of one snapshot."""
-
-    blocks: Sequence[Step] = ()
-    loras: Sequence[Step] = ()
 
 
 @dataclass(slots=True)
@@ -108,13 +89,14 @@ class Sidecar:
     strangers: int = 0
     """Calls that nobody announced which the gateway sees being served."""
     ticked_at: float = field(default_factory=monotonic)
-    not_taken: dict[str, str] = field(default_factory=dict)
+    links: Links = field(init=False)
     _waiting: list[Admitted] = field(default_factory=list)
     _waiting_events: int = 0
-    _linking: Counter[str] = field(default_factory=Counter)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _pressed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.links = Links(self.library, self.cycle)
 
     def wake(self) -> None:
         """Ask for a cycle at once."""
@@ -216,7 +198,9 @@ class Sidecar:
         settle(self.operations, self.drivers, self.mode)
         self.plans, self.model_plan = {}, ()
         if self.mode is not RunMode.PAUSED:
-            self.plans = self._plan()
+            ranking = Ranking(self.population, self.pinned(), self.ticked_at)
+            self.model_plan = plan_models_of(self, ranking)
+            self.plans = plan_engines(self, ranking)
         if self.mode is not RunMode.ACTIVE:
             return
         self._move_models()
@@ -261,12 +245,11 @@ class Sidecar:
         bound = list(self._memories(changes.bound))
         for key, memory in (*bound, *self._memories(changes.bound_again)):
             if memory.lora is not None and memory.lora_name is not None:
-                self._linking[memory.lora_name] += 1
-                self._start(self._link(key, memory.lora_name, Path(memory.lora)))
+                self.links.make(key, memory.lora_name, Path(memory.lora))
         for lora in changes.unused_loras:
-            self.not_taken.pop(lora, None)
+            self.links.not_taken.pop(lora, None)
         started, woken = self._calling_here(changes.started), self._calling_here(changes.woken)
-        in_use = self.population.loras
+        in_use = self.population.memories.loras
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
         for name, driver in self.drivers.items():
             if started:
@@ -281,7 +264,7 @@ class Sidecar:
                 driver.release(lora)
             for key in changes.started:
                 agent = self.population.agents.get(key)
-                if agent is not None and self._may_serve(name, key):
+                if agent is not None and self.may_serve(name, key):
                     driver.view.started(agent)
             for key in changes.finished:
                 agent = self.population.agents.get(key)
@@ -295,7 +278,7 @@ class Sidecar:
         if self.shared is None:
             return agents
         driven = list(filter(self.shared.drives, self.drivers))
-        return [key for key in agents if any(self._may_serve(name, key) for name in driven)]
+        return [key for key in agents if any(self.may_serve(name, key) for name in driven)]
 
     def _announced(self) -> int:
         """Return how many announced invocations engines here are serving."""
@@ -308,7 +291,7 @@ class Sidecar:
         """Whether a LoRA is being brought to an engine, or is about to be: then a request for it is early."""
         plan = self.plans.get(engine, EnginePlan())
         return (
-            name in self._linking
+            name in self.links.under_way
             or self.population.binds(name)
             or (self.mode is RunMode.ACTIVE and self.drivers[engine].brings(name, plan.loras))
         )
@@ -318,27 +301,6 @@ class Sidecar:
             agent = self.population.agents.get(key)
             if agent is not None and agent.memory is not None:
                 yield key, agent.memory
-
-    async def _link(self, agent: str, name: str, original: Path) -> None:
-        try:
-            await asyncio.to_thread(self.library.link, name, original)
-        except (LoraError, OSError) as error:
-            # A simulation binds it anew with every snapshot.
-            why = str(error)[:LONGEST_ERROR]
-            if self.not_taken.pop(name, None) != why:
-                log.warning("LoRA not taken", agent=agent, lora=name, error=why)
-            self.not_taken[name] = why
-            if len(self.not_taken) > MOST_NOT_TAKEN:
-                del self.not_taken[next(iter(self.not_taken))]
-        else:
-            self.not_taken.pop(name, None)
-        self.cycle()
-        self._linking -= Counter([name])
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _tell_mirror(self, changes: Changes) -> None:
         if self.mirror is None:
@@ -386,48 +348,6 @@ class Sidecar:
         memory = agent.memory if agent is not None else None
         return DueRecord(due.at, due.clock.kind, due.confidence, due.why, items_of(memory))
 
-    def _plan(self) -> dict[str, EnginePlan]:
-        pins = self.pinned()
-        ranking = Ranking(self.population, pins, self.ticked_at)
-        self.model_plan = self._plan_models(ranking)
-        plans: dict[str, EnginePlan] = {}
-        for name, driver in self.drivers.items():
-            if not driver.view.reachable or driver.view.asleep:
-                continue
-            chunk = self.settings.planner.chunk_tokens
-            asked = [one for one in self.operations.open() if one.engine == name]
-            orders = Orders(asked, self.population, pins)
-            first = ranking.with_pins(orders.first(MemoryKind.PREFIX_KV))
-            cache = block_cache(driver.view, first, partial(self.at_home, name), chunk)
-            wanted = orders.first(MemoryKind.LORA)
-            needs = partial(self._needs_lora, name, wanted)
-            loras = self._plan_loras(driver.view, ranking.with_pins(wanted), needs)
-            blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
-            plans[name] = EnginePlan(
-                orders.applied(MemoryKind.PREFIX_KV, blocks, driver),
-                orders.applied(MemoryKind.LORA, loras, driver),
-            )
-        return plans
-
-    def _plan_loras(self, view: EngineView, first: Ranking, needs: Callable[[str], bool]) -> Sequence[Step]:
-        if view.standby:
-            # Links to LoRAs and copies of them are of its own host.
-            return ()
-        links, free = self.library.inventory()
-        return plan_loras(lora_cache(view, self.population, first, needs, self._reads_here, links, free))
-
-    def _needs_lora(self, engine: str, wanted: Collection[str], key: str) -> bool:
-        """Whether an agent's LoRA is needed on an engine: it may call there, or an operator wants it there."""
-        return key in wanted or self._may_serve(engine, key)
-
-    def _plan_models(self, ranking: Ranking) -> Sequence[Step]:
-        budget = self.settings.models.budget_bytes
-        if budget is None:
-            return ()
-        driven = ((name, driver) for name, driver in self.drivers.items() if driver.may_act)
-        views = {name: driver.view for name, driver in driven if not driver.view.standby}
-        return plan_models(model_cache(views, self.population, ranking, self.at_home, budget))
-
     def _move_models(self) -> None:
         """Start the first step of the plan for models: the next is for the next cycle, when this one is done."""
         moving = any(
@@ -445,12 +365,12 @@ class Sidecar:
         """Whether an agent's requests go to this engine: it lives there, or this is the only engine."""
         return self._alone or self.homes.home(key) == engine
 
-    def _reads_here(self, key: str) -> bool:
+    def reads_here(self, key: str) -> bool:
         """Whether an agent lives on an engine of this daemon's own, which reads the LoRAs that are staged here."""
         driver = self.drivers.get(self.home_of(key) or "")
         return driver is not None and not driver.view.standby
 
-    def _may_serve(self, engine: str, key: str) -> bool:
+    def may_serve(self, engine: str, key: str) -> bool:
         """Whether the agent's request may be on its way to this engine: its home, or any engine here that can as long
         as it wasn't seen to be served at home."""
         home = self.homes.home(key)

@@ -36,4 +36,4 @@ async def forget_unused(sidecar: Sidecar) -> int:
         return 0
     here = (driver for driver in sidecar.drivers.values() if not driver.view.standby)
     had = [path for driver in here for path in (await driver.adapter.inventory()).loras.values()]
-    return await asyncio.to_thread(sidecar.library.forget, set(sidecar.population.loras), set(had))
+    return await asyncio.to_thread(sidecar.library.forget, set(sidecar.population.memories.loras), set(had))

@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from scalesim_adapters.base import Tier
 from scalesim_daemon import report_estimators
-from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.planning import EnginePlan
 from scalesim_daemon.readings import ENGINE_COUNTERS, ENGINE_GAUGES, ESTIMATOR_GAUGES
 from scalesim_daemon.settings import RunMode
 from scalesim_daemon.view import EngineView
@@ -122,12 +123,12 @@ class SidecarCollector(Collector):
         yield GaugeMetricFamily(
             "scalesim_prefix_bytes",
             "What the contents of declared prefixes take, each once.",
-            value=population.prefixes.bytes,
+            value=population.memories.prefixes.bytes,
         )
         yield CounterMetricFamily(
             "scalesim_prefixes_dropped",
             "Contents of prefixes that there was no room for: not prefetched until they are bound again.",
-            value=population.prefixes.dropped,
+            value=population.memories.prefixes.dropped,
         )
         yield GaugeMetricFamily(
             "scalesim_invocations_in_flight",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
@@ -27,7 +26,7 @@ from scalesim_daemon.agents import Agent, Changes, Memory
 from scalesim_daemon.board import DueBoard, Place, overdue_after
 from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream, joined
-from scalesim_daemon.prefixes import Prefixes, without_content
+from scalesim_daemon.memories import Memories, memory_of
 from scalesim_daemon.voice import Voice
 from scalesim_estimators import Blend, Estimate, Foretold, Quality, default_estimators
 
@@ -51,7 +50,7 @@ class Population:
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         self.board = DueBoard()
-        self.prefixes = Prefixes()
+        self.memories = Memories()
         self._voices: dict[str, Voice] = {}
         self._changes = Changes()
         self._recency = 0
@@ -60,8 +59,6 @@ class Population:
         """Sources of which dues are still to be renewed."""
         self._room = RENEWED_AT_ONCE
         """How many of them may be renewed until changes are taken."""
-        self.loras: dict[str, dict[str, None]] = {}
-        """Per LoRA the agents that have bound it."""
 
     def take_changes(self) -> Changes:
         """Return what changed since the last call."""
@@ -78,7 +75,7 @@ class Population:
 
     def binds(self, lora: str) -> bool:
         """Whether an agent has bound a LoRA since changes were last taken."""
-        agents = self.loras.get(lora, {})
+        agents = self.memories.loras.get(lora, {})
         changes = self._changes
         return bool(agents) and any(key in agents for key in (*changes.bound, *changes.bound_again))
 
@@ -238,7 +235,7 @@ class Population:
         self._changes.dues.add(key)
         name = key.partition("/")[2]
         if key in self.agents and not any(other.knows(name, key) for other in self._voices.values()):
-            self._remember(self.agents[key], None)
+            self.memories.give(self.agents[key], None)
             del self.agents[key]
             self._changes.unbound.append(key)
 
@@ -246,7 +243,7 @@ class Population:
         agent = self.agents.get(key)
         if agent is None or agent.memory is None or agent.bound_by:
             return
-        self._remember(agent, None)
+        self.memories.give(agent, None)
         self._changes.unbound.append(key)
 
     def _observe(
@@ -353,48 +350,17 @@ class Population:
                 self._changes.woken.append(key)
             case MemoryBound.type:
                 agent.claim(voice.itself)
-                self._bind(agent, _memory_of(event), restated)
+                self._bind(agent, memory_of(event), restated)
             case MemoryUnbound.type:
                 agent.disclaim(voice.itself)
                 self._unbind_if_unsaid(key)
 
     def _bind(self, agent: Agent, memory: Memory, restated: bool) -> None:
-        if agent.memory != memory:
-            self._remember(agent, self.prefixes.shared(memory))
+        if self.memories.bind(agent, memory):
             self._changes.bound.append(agent.key)
-            self._make_room()
-            return
-        self.prefixes.bound_again(agent.memory)
-        if not restated:
+            self._changes.bound.extend(self.memories.make_room(self.agents.values()))
+        elif not restated:
             self._changes.bound_again.append(agent.key)
-
-    def _remember(self, agent: Agent, memory: Memory | None) -> None:
-        """Let this be the agent's memory, and be found by its LoRA."""
-        if memory is not None:
-            self.prefixes.taken(memory)
-        if agent.memory is not None:
-            self.prefixes.left(agent.memory)
-        before = None if agent.memory is None else agent.memory.lora_name
-        now = None if memory is None else memory.lora_name
-        agent.memory = memory
-        if now == before:
-            return
-        if before is not None:
-            del self.loras[before][agent.key]
-            if not self.loras[before]:
-                del self.loras[before]
-        if now is not None:
-            self.loras.setdefault(now, {})[agent.key] = None
-
-    def _make_room(self) -> None:
-        """Where prefixes take too much memory, some are taken for unknown."""
-        dropped = self.prefixes.make_room()
-        if not dropped:
-            return
-        for agent in self.agents.values():
-            if agent.memory is not None and agent.memory.content in dropped:
-                self._remember(agent, without_content(agent.memory))
-                self._changes.bound.append(agent.key)
 
     def _release(self, voice: Voice, event: Any, now: float) -> None:
         name = event.agent
@@ -414,7 +380,7 @@ class Population:
             self.agents[key].disclaim(voice.itself)
             self._unbind_if_unsaid(key)
         lora = None if memory is None else memory.lora_name
-        if lora is not None and key not in self.agents and lora not in self.loras:
+        if lora is not None and key not in self.agents and lora not in self.memories.loras:
             self._changes.unused_loras.append(lora)
 
     def _renew(self, voice: Voice) -> None:
@@ -480,15 +446,3 @@ class Population:
             self._changes.dues.add(agent.key)
         for key in foreseen.values():
             self._unsay(voice, key)
-
-
-def _memory_of(event: MemoryBound) -> Memory:
-    return Memory(
-        event.lora,
-        event.lora_name,
-        None if event.token_ids is None else array("I", event.token_ids),
-        event.text,
-        None if event.messages is None else tuple(event.messages),
-        event.cache_salt,
-        None if event.model is None else sys.intern(event.model),
-    )

@@ -29,7 +29,8 @@ from scalesim_daemon.api_models import (
 from scalesim_daemon.fleet import lease_clock
 from scalesim_daemon.fleet.lease import Lease
 from scalesim_daemon.ledger import Ledger
-from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.planning import EnginePlan
 from scalesim_daemon.settings import HostTierSettings
 from scalesim_daemon.view import EngineView
 from scalesim_estimators import Blend, Figures

@@ -84,7 +84,7 @@ async def _listed(sidecar: Sidecar) -> AsyncIterator[Sequence[_Listed]]:
     """Yield all items, each on each engine, some hundred at a time."""
     async for keys in in_turns(known_agents(sidecar)):
         yield [one for key in keys for one in _prefixes(sidecar, key)]
-    async for loras in in_turns(list(sidecar.population.loras)):
+    async for loras in in_turns(list(sidecar.population.memories.loras)):
         yield [one for name in loras for one in _lora(sidecar, name)]
 
 
@@ -96,7 +96,7 @@ def _prefixes(sidecar: Sidecar, key: str) -> Iterator[_Listed]:
 
 
 def _lora(sidecar: Sidecar, name: str) -> Iterator[_Listed]:
-    agents = sidecar.population.loras.get(name)
+    agents = sidecar.population.memories.loras.get(name)
     if agents:
         nearest = min(map(sidecar.population.board.seconds, agents))
         for engine in sidecar.drivers:

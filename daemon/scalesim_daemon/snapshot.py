@@ -267,7 +267,7 @@ def lora_cache(
     """Return the picture of the engine's LoRAs. `links` gives each LoRA's link, its size in
     bytes and whether it is staged. A LoRA is as near as the nearest agent that `needs` it on this engine, and its files
     as the nearest that `reads` them, be it at another engine."""
-    owners = population.loras
+    owners = population.memories.loras
     seconds = {agent: ranking.seconds(agent) for agents in owners.values() for agent in agents}
     nearest = {name: _nearest(agents, seconds, needs) for name, agents in owners.items()}
     readers = {name: _nearest(agents, seconds, reads) for name, agents in owners.items()}

@@ -7,7 +7,8 @@ from time import monotonic
 import pytest
 
 from scalesim_daemon.api import build_api
-from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.loop import Sidecar
+from scalesim_daemon.planning import EnginePlan
 from tests.daemon.api_calls import READS, STEP, get
 from tests.daemon.live import daemon, emulator, until
 from tests.daemon.still import BLOCK, add_engine, open_stream, say, stored

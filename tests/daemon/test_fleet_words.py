@@ -113,7 +113,9 @@ class Pair:
                 assert (ours.estimate, ours.distance) == (theirs.estimate, theirs.distance)
             assert agent.in_flight == b.agents[key].in_flight
             assert agent.memory == b.agents[key].memory
-        assert {name: list(agents) for name, agents in a.loras.items()}.keys() == b.loras.keys()
+        assert {
+            name: list(agents) for name, agents in a.memories.loras.items()
+        }.keys() == b.memories.loras.keys()
         chances = {one.chance() for one in (*a.qualities().values(), *b.qualities().values())}
         assert len(chances) == 1
 
@@ -138,7 +140,7 @@ def test_who_is_told_knows_what_the_teller_knows(course: list[tuple[list[Event],
     changes = pair.b.take_changes()
     assert len(changes.started) - len(changes.finished) == pair.b.in_flight()
     pair.b.unheard(ABROAD.source)
-    assert not pair.b.agents and not pair.b.loras and not pair.b.lacking and not len(pair.b.board)
+    assert not pair.b.agents and not pair.b.memories.loras and not pair.b.lacking and not len(pair.b.board)
 
 
 def test_a_call_between_two_words_is_told() -> None:

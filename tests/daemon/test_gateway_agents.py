@@ -19,8 +19,9 @@ from scalesim_daemon.gateway.callers import agent_of
 from scalesim_daemon.gateway.notes import Notes
 from scalesim_daemon.gateway.requests import Request
 from scalesim_daemon.gateway.tags import tagged
-from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action, Step
+from scalesim_daemon.planning import EnginePlan
 from scalesim_daemon.population import Memory
 from scalesim_daemon.recording.format import Request as Recorded
 from scalesim_daemon.recording.format import read_header, read_records

@@ -9,8 +9,9 @@ from time import monotonic
 from prometheus_client.parser import text_string_to_metric_families
 
 from scalesim_adapters.base import MemoryKind
-from scalesim_daemon.loop import EnginePlan, Sidecar
+from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.plan import Action, Step
+from scalesim_daemon.planning import EnginePlan
 from scalesim_daemon.records import Record
 from scalesim_daemon.timings import STEP_BOUNDS
 from tests.daemon.metrics_page import PAGE, busy_sidecar, families, labels_of, page

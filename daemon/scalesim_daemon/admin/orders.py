@@ -25,7 +25,7 @@ BRINGING = (Action.LOAD, Action.TOUCH)
 
 def owners(population: Population, lora: str) -> list[Agent]:
     """Return the agents that have bound a LoRA."""
-    return [population.agents[key] for key in population.loras.get(lora, ())]
+    return [population.agents[key] for key in population.memories.loras.get(lora, ())]
 
 
 class Orders:
