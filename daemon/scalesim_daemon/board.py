@@ -133,13 +133,17 @@ class DueBoard:
 
     def put_all(self, places: Sequence[Place], source: str, dues: Sequence[Due | None]) -> list[str]:
         """Set what `source` estimates for some agents, in their order; return of whom it was anything else before."""
-        put = self.put
+        put, seats = self.put, self._places
         changed = []
         for place, due in zip(places, dues, strict=True):
             known = place.told
             if known is due:
                 continue
-            if type(known) is Due and due is not None and known.source == source:
+            if known is None:
+                place.told = due
+                seats[place.key] = place
+                changed.append(place.key)
+            elif type(known) is Due and due is not None and known.source == source:
                 # Nobody else speaks of it, as of nearly all agents.
                 if known.at != due.at or known != due:
                     place.told = due

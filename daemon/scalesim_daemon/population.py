@@ -269,12 +269,15 @@ class Population:
                     self._release(voice, event, now)
             else:
                 agents = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else {}
-                changed, later = voice.changed, voice.later
-                for name in voice.blend.listen(kind, run, now):
+                named = voice.blend.listen(kind, run, now)
+                if agents.keys() == set(named):
+                    voice.changed.update(agents)
+                    continue
+                for name in named:
                     if name in agents:
-                        changed[name] = agents[name]
+                        voice.changed[name] = agents[name]
                     else:
-                        later[name] = None
+                        voice.later[name] = None
 
     def _hear_of(
         self, voice: Voice, kind: type[Event], run: Sequence[Any], now: float, restated: bool
@@ -310,7 +313,8 @@ class Population:
 
     def _meet(self, voice: Voice, name: str) -> Agent:
         """The voice speaks of an agent for the first time. Return it."""
-        key = voice.foreseen.pop(name, None) or f"{voice.stream.simulation}/{name}"
+        foreseen = voice.foreseen.pop(name, None) if voice.foreseen else None
+        key = foreseen or f"{voice.stream.simulation}/{name}"
         agent = self.agents.get(key)
         if agent is None:
             agent = self.agents[key] = Agent(key, name=sys.intern(name))
@@ -385,25 +389,25 @@ class Population:
 
     def _renew(self, voice: Voice) -> None:
         """Put on the board what the voice's estimators say now of the agents that have changed."""
-        names, later = list(voice.changed), voice.later
-        agents: list[Agent | None] = list(voice.changed.values())
+        spoken_of, later = dict(voice.changed), voice.later
         voice.changed.clear()
-        if later:
-            for name in names:
-                later.pop(name, None)
-            waited = list(islice(later, self._room))
-            self._room -= len(waited)
-            for name in waited:
-                del later[name]
-            names += waited
-            agents += map(voice.agents.get, waited)
+        for name in spoken_of if later else ():
+            later.pop(name, None)
+        waited = list(islice(later, self._room))
+        self._room -= len(waited)
+        for name in waited:
+            del later[name]
+        names = [*spoken_of, *waited]
         if not names:
             return
         clock = voice.clock
         estimates = voice.blend.renew(names, clock.now, clock.now - overdue_after(clock))
-        places = [
-            agent or self._foresee(voice, name, estimate)
-            for name, agent, estimate in zip(names, agents, estimates, strict=True)
+        places: list[Place] = [
+            *spoken_of.values(),
+            *(
+                voice.agents.get(name) or self._foresee(voice, name, estimate)
+                for name, estimate in zip(waited, estimates[len(spoken_of) :], strict=True)
+            ),
         ]
         self._changes.dues.update(self.board.put_all(places, voice.stream.source, voice.dues(estimates)))
 
