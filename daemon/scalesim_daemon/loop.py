@@ -23,10 +23,10 @@ from scalesim_daemon.dashboard.history import History
 from scalesim_daemon.driver import Driver
 from scalesim_daemon.fleet.homes import Homes, may_serve
 from scalesim_daemon.gate import Admitted, Gate, Verdict
-from scalesim_daemon.lora_links import Links
+from scalesim_daemon.lora_linking import Linking
 from scalesim_daemon.loras import LoraLibrary
 from scalesim_daemon.plan import Action, Step
-from scalesim_daemon.planning import EnginePlan, plan_engines, plan_models_of
+from scalesim_daemon.planning import EnginePlan, plan_of_models, plans_of_engines
 from scalesim_daemon.population import Changes, Memory, Population
 from scalesim_daemon.recording.recorder import Recorder
 from scalesim_daemon.records import Record
@@ -89,14 +89,14 @@ class Sidecar:
     strangers: int = 0
     """Calls that nobody announced which the gateway sees being served."""
     ticked_at: float = field(default_factory=monotonic)
-    links: Links = field(init=False)
+    linking: Linking = field(init=False)
     _waiting: list[Admitted] = field(default_factory=list)
     _waiting_events: int = 0
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _pressed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.links = Links(self.library, self.cycle)
+        self.linking = Linking(self.library, self.cycle)
 
     def wake(self) -> None:
         """Ask for a cycle at once."""
@@ -199,8 +199,8 @@ class Sidecar:
         self.plans, self.model_plan = {}, ()
         if self.mode is not RunMode.PAUSED:
             ranking = Ranking(self.population, self.pinned(), self.ticked_at)
-            self.model_plan = plan_models_of(self, ranking)
-            self.plans = plan_engines(self, ranking)
+            self.model_plan = plan_of_models(self, ranking)
+            self.plans = plans_of_engines(self, ranking)
         if self.mode is not RunMode.ACTIVE:
             return
         self._move_models()
@@ -245,9 +245,9 @@ class Sidecar:
         bound = list(self._memories(changes.bound))
         for key, memory in (*bound, *self._memories(changes.bound_again)):
             if memory.lora is not None and memory.lora_name is not None:
-                self.links.make(key, memory.lora_name, Path(memory.lora))
+                self.linking.make(key, memory.lora_name, Path(memory.lora))
         for lora in changes.unused_loras:
-            self.links.not_taken.pop(lora, None)
+            self.linking.not_taken.pop(lora, None)
         started, woken = self._calling_here(changes.started), self._calling_here(changes.woken)
         in_use = self.population.memories.loras
         unused = [name for name in changes.unused_loras if name not in in_use and self.mode is RunMode.ACTIVE]
@@ -291,7 +291,7 @@ class Sidecar:
         """Whether a LoRA is being brought to an engine, or is about to be: then a request for it is early."""
         plan = self.plans.get(engine, EnginePlan())
         return (
-            name in self.links.under_way
+            name in self.linking.under_way
             or self.population.binds(name)
             or (self.mode is RunMode.ACTIVE and self.drivers[engine].brings(name, plan.loras))
         )

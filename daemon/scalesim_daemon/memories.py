@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection
 
+from scalesim_client.events import MemoryBound
 from scalesim_daemon.agents import Agent, Memory
 from scalesim_daemon.prefixes import Prefixes, without_content
 
@@ -28,7 +28,7 @@ class Memories:
         return True
 
     def give(self, agent: Agent, memory: Memory | None) -> None:
-        """Let this be the agent's memory, which is shared with others, and be found by its LoRA."""
+        """Let this be the agent's memory, found by its LoRA: what `Prefixes.shared` returned, or None for none."""
         if memory is not None:
             self.prefixes.taken(memory)
         if agent.memory is not None:
@@ -45,16 +45,18 @@ class Memories:
         if now is not None:
             self.loras.setdefault(now, {})[agent.key] = None
 
-    def make_room(self, agents: Collection[Agent]) -> Iterator[str]:
-        """Where prefixes take too much memory, take some for unknown; yield the keys of the agents whose they are."""
+    def make_room(self, agents: Collection[Agent]) -> list[str]:
+        """Where prefixes take too much memory, take some for unknown; return the keys of the agents whose they are."""
         dropped = self.prefixes.make_room()
+        changed = []
         for agent in agents if dropped else ():
             if agent.memory is not None and agent.memory.content in dropped:
                 self.give(agent, without_content(agent.memory))
-                yield agent.key
+                changed.append(agent.key)
+        return changed
 
 
-def memory_of(event: Any) -> Memory:
+def memory_bound(event: MemoryBound) -> Memory:
     """Return the memory that a `memory.bound` names."""
     return Memory(
         event.lora,

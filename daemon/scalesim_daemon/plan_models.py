@@ -33,10 +33,7 @@ def _exchanged(cache: ModelCache) -> list[ModelState]:
     """Return which models are to be awake, those that sleep taken one after the other, the nearest first."""
     stay = _fitting(cache)
     ahead = 0.0
-    sleeping = [
-        model for model in cache.models if not model.awake and (model.held or model.seconds < math.inf)
-    ]
-    for model in sorted(sleeping, key=_nearness):
+    for model in sorted(_asleep_and_wanted(cache), key=_nearness):
         going = leaving(model, (one for one in stay if one.awake), _free(cache, stay))
         if going is None:
             continue
@@ -51,7 +48,7 @@ def _exchanged(cache: ModelCache) -> list[ModelState]:
 def _settled(cache: ModelCache, stay: list[ModelState]) -> tuple[list[ModelState], list[ModelState]]:
     """Return who stays of those who are to be awake, and who goes to sleep, the farthest first. Who goes for one model
     and who goes for another may leave more room together than both need: then somebody near would go while farther ones
-    stay, and be woken next."""
+    stay, or there is room for them, and be woken next."""
     asleep: list[ModelState] = []
     gone = [one for one in cache.models if one.awake and one not in stay]
     while gone:
@@ -60,10 +57,18 @@ def _settled(cache: ModelCache, stay: list[ModelState]) -> tuple[list[ModelState
         going = leaving(model, stay, _free(cache, stay))
         if going is not None:
             stay = [*(one for one in stay if one not in going), model]
-            gone += going
+            gone += [*going, *asleep]
+            asleep = []
         elif model.awake:
             asleep.insert(0, model)
+    for model in sorted((one for one in _asleep_and_wanted(cache) if one not in stay), key=_nearness):
+        if model.bytes <= _free(cache, stay):
+            stay = [*stay, model]
     return stay, asleep
+
+
+def _asleep_and_wanted(cache: ModelCache) -> list[ModelState]:
+    return [model for model in cache.models if not model.awake and (model.held or model.seconds < math.inf)]
 
 
 def _free(cache: ModelCache, stay: Sequence[ModelState]) -> int:

@@ -29,7 +29,7 @@ class EnginePlan:
     loras: Sequence[Step] = ()
 
 
-def plan_engines(sidecar: Sidecar, ranking: Ranking) -> dict[str, EnginePlan]:
+def plans_of_engines(sidecar: Sidecar, ranking: Ranking) -> dict[str, EnginePlan]:
     """Return the plan of each engine that can be reached and is awake."""
     awake = {
         name: driver
@@ -45,8 +45,8 @@ def _plan_engine(sidecar: Sidecar, ranking: Ranking, name: str, driver: Driver) 
     first = ranking.with_pins(orders.first(MemoryKind.PREFIX_KV))
     chunk = sidecar.settings.planner.chunk_tokens
     cache = block_cache(driver.view, first, partial(sidecar.at_home, name), chunk)
-    loras = _plan_loras(sidecar, ranking, name, driver, orders)
     blocks = [*plan_demotions(cache), *plan_blocks(cache)] if cache is not None else ()
+    loras = _plan_loras(sidecar, ranking, name, driver, orders)
     return EnginePlan(
         orders.applied(MemoryKind.PREFIX_KV, blocks, driver),
         orders.applied(MemoryKind.LORA, loras, driver),
@@ -72,7 +72,7 @@ def _plan_loras(
     )
 
 
-def plan_models_of(sidecar: Sidecar, ranking: Ranking) -> Sequence[Step]:
+def plan_of_models(sidecar: Sidecar, ranking: Ranking) -> Sequence[Step]:
     """Return which models are to sleep and to wake, of the engines that this daemon may act on."""
     budget = sidecar.settings.models.budget_bytes
     if budget is None:

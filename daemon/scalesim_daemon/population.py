@@ -26,7 +26,7 @@ from scalesim_daemon.agents import Agent, Changes, Memory
 from scalesim_daemon.board import DueBoard, Place, overdue_after
 from scalesim_daemon.clock import StreamClock
 from scalesim_daemon.gate import Admitted, Closed, Opened, Restated, Said, Stream, joined
-from scalesim_daemon.memories import Memories, memory_of
+from scalesim_daemon.memories import Memories, memory_bound
 from scalesim_daemon.voice import Voice
 from scalesim_estimators import Blend, Estimate, Foretold, Quality, default_estimators
 
@@ -271,13 +271,14 @@ class Population:
                 agents = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else {}
                 named = voice.blend.listen(kind, run, now)
                 if agents.keys() == set(named):
+                    # As nearly always.
                     voice.changed.update(agents)
-                    continue
-                for name in named:
-                    if name in agents:
-                        voice.changed[name] = agents[name]
-                    else:
-                        voice.later[name] = None
+                else:
+                    for name in named:
+                        if name in agents:
+                            voice.changed[name] = agents[name]
+                        else:
+                            voice.later[name] = None
 
     def _hear_of(
         self, voice: Voice, kind: type[Event], run: Sequence[Any], now: float, restated: bool
@@ -313,8 +314,7 @@ class Population:
 
     def _meet(self, voice: Voice, name: str) -> Agent:
         """The voice speaks of an agent for the first time. Return it."""
-        foreseen = voice.foreseen.pop(name, None) if voice.foreseen else None
-        key = foreseen or f"{voice.stream.simulation}/{name}"
+        key = voice.foreseen.pop(name, None) or f"{voice.stream.simulation}/{name}"
         agent = self.agents.get(key)
         if agent is None:
             agent = self.agents[key] = Agent(key, name=sys.intern(name))
@@ -354,7 +354,7 @@ class Population:
                 self._changes.woken.append(key)
             case MemoryBound.type:
                 agent.claim(voice.itself)
-                self._bind(agent, memory_of(event), restated)
+                self._bind(agent, memory_bound(event), restated)
             case MemoryUnbound.type:
                 agent.disclaim(voice.itself)
                 self._unbind_if_unsaid(key)

@@ -185,7 +185,9 @@ def _why(due: Due | None) -> str:
 
 def _lora_problem(sidecar: Sidecar, memory: Memory | None) -> str:
     why = (
-        None if memory is None or memory.lora_name is None else sidecar.links.not_taken.get(memory.lora_name)
+        None
+        if memory is None or memory.lora_name is None
+        else sidecar.linking.not_taken.get(memory.lora_name)
     )
     return "" if why is None else f"; its LoRA is not taken: {why}"
 

@@ -25,13 +25,6 @@ class Motion(NamedTuple):
     to_y: float
     vision: float
 
-    def at(self, time: float) -> tuple[float, float, float, float]:
-        """Return position and velocity (x, y, vx, vy) at clock value `time >= start`."""
-        if time >= self.arrival:
-            return self.to_x, self.to_y, 0.0, 0.0
-        passed = time - self.start
-        return self.x + self.vx * passed, self.y + self.vy * passed, self.vx, self.vy
-
 
 def walk(
     start: float,
@@ -58,34 +51,49 @@ def contacts(a: Motion, b: Motion, start: float) -> Contacts:
     relative position r and velocity v at its beginning, |r + v s| <= R is a quadratic inequality in the time
     s since then: (v.v) s^2 + 2 (r.v) s + (r.r - R^2) <= 0.
     """
-    radius = max(a.vision, b.vision)
-    turns = sorted(time for time in (a.arrival, b.arrival) if start < time < math.inf)
+    # One function on bare numbers: in a crowd that moves, most of what the daemon does is to compare pairs.
+    a_start, a_x, a_y, a_vx, a_vy, a_arrival, a_to_x, a_to_y, a_vision = a
+    b_start, b_x, b_y, b_vx, b_vy, b_arrival, b_to_x, b_to_y, b_vision = b
+    radius = a_vision if a_vision > b_vision else b_vision
     found: list[tuple[float, float]] = []
-    begin = start
-    for end in (*turns, math.inf):
-        ax, ay, avx, avy = a.at(begin)
-        bx, by, bvx, bvy = b.at(begin)
-        near = _within(ax - bx, ay - by, avx - bvx, avy - bvy, radius, end - begin)
-        if near is not None and begin + near[0] < math.inf:
-            first, last = begin + near[0], begin + near[1]
-            if found and first - found[-1][1] <= _ROUNDING * (1 + abs(first)):
-                found[-1] = (found[-1][0], last)
-            else:
-                found.append((first, last))
-        begin = end
+    begin, end = start, start
+    while end < math.inf:
+        begin, end = end, math.inf
+        if begin < a_arrival:
+            passed = begin - a_start
+            rx, ry, vx, vy = a_x + a_vx * passed, a_y + a_vy * passed, a_vx, a_vy
+            end = a_arrival
+        else:
+            rx, ry, vx, vy = a_to_x, a_to_y, 0.0, 0.0
+        if begin < b_arrival:
+            passed = begin - b_start
+            rx, ry, vx, vy = rx - (b_x + b_vx * passed), ry - (b_y + b_vy * passed), vx - b_vx, vy - b_vy
+            if b_arrival < end:
+                end = b_arrival
+        else:
+            rx, ry = rx - b_to_x, ry - b_to_y
+        inside = rx * rx + ry * ry - radius * radius
+        approach = rx * vx + ry * vy
+        near = inside <= _ROUNDING * radius * radius
+        # Who is out of sight and comes no nearer isn't met.
+        if near or approach < 0:
+            within = _within(inside, near, approach, vx * vx + vy * vy, end - begin)
+            if within is not None and begin + within[0] < math.inf:
+                first, last = begin + within[0], begin + within[1]
+                if found and first - found[-1][1] <= _ROUNDING * (1 + abs(first)):
+                    found[-1] = (found[-1][0], last)
+                else:
+                    found.append((first, last))
     return tuple(found)
 
 
 def _within(
-    rx: float, ry: float, vx: float, vy: float, radius: float, duration: float
+    inside: float, near: bool, approach: float, square: float, duration: float
 ) -> tuple[float, float] | None:
-    """Return the part of [0, duration] in which |r + v s| <= radius, or None."""
-    inside = rx * rx + ry * ry - radius * radius
-    near = inside <= _ROUNDING * radius * radius
-    square = vx * vx + vy * vy
+    """Return the part of [0, duration] in which |r + v s| <= R, or None: `inside` is r.r - R^2, at most 0 but for
+    rounding where they are `near` at first, `approach` is r.v and `square` v.v."""
     if square == 0:
         return (0.0, duration) if near else None
-    approach = rx * vx + ry * vy
     discriminant = approach * approach - square * inside
     if discriminant < 0 and not near:
         return None

@@ -158,7 +158,7 @@ def test_what_fails_for_the_same_reason_again_is_said_once_until_it_has_worked(s
 
 def test_a_lora_that_is_not_taken_is_said_once_until_that_changes(paused: Sidecar, tmp_path: Path) -> None:
     async def linked() -> bool:
-        return not paused.links.under_way
+        return not paused.linking.under_way
 
     async def bind(times: int) -> list[str]:
         with capture_logs() as lines:

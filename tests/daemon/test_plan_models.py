@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scalesim_daemon.board import Due
@@ -141,16 +141,28 @@ def test_a_poor_estimate_wakes_a_model_only_where_nothing_is_lost_by_it() -> Non
 
 
 SECONDS = st.one_of(st.just(math.inf), st.floats(0, 10))
-STATES = st.lists(
-    st.builds(ModelState, st.just(""), st.integers(1, 9), st.booleans(), SECONDS, st.booleans()), max_size=7
+EASY = st.builds(ModelState, st.just(""), st.integers(1, 9), st.booleans(), SECONDS, st.booleans())
+COSTLY = st.builds(
+    replace,
+    EASY,
+    seconds=SECONDS | st.just(-1.0),
+    left=SECONDS,
+    load_seconds=st.sampled_from((0.0, 1.0, 3.0)),
+    chance=st.sampled_from((0.6, 0.9, 1.0)),
 )
-CACHES = st.builds(
-    lambda states, budget: ModelCache(
-        tuple(replace(state, engine=f"e{number}") for number, state in enumerate(states)), budget
-    ),
-    STATES,
-    st.integers(0, 24),
-)
+
+
+def caches(states: st.SearchStrategy[ModelState]) -> st.SearchStrategy[ModelCache]:
+    return st.builds(
+        lambda states, budget: ModelCache(
+            tuple(replace(state, engine=f"e{number}") for number, state in enumerate(states)), budget
+        ),
+        st.lists(states, max_size=7),
+        st.integers(0, 24),
+    )
+
+
+CACHES = caches(EASY)
 
 
 @given(CACHES)
@@ -191,7 +203,43 @@ def test_nothing_sleeps_that_is_nearer_than_all_that_stay_or_wake(cache: ModelCa
             assert gone.bytes > room + sum(one.bytes for one in farther)
 
 
+@given(caches(COSTLY))
+@example(
+    ModelCache(
+        (
+            model("a", 1, size=3, awake=True, load=3.0),
+            model("b", 0, size=9, awake=True, load=9.0),
+            model("c", 8, size=7, load=7.0, chance=0.94),
+            model("d", 0, size=9, awake=True, load=9.0),
+            model("e", -1, size=3, load=3.0),
+            model("f", 0, size=2, awake=True, load=2.0, chance=0.62),
+        ),
+        10,
+    )
+)
+def test_nothing_goes_to_sleep_for_which_there_is_room(cache: ModelCache) -> None:
+    final = cache
+    for step in plan_models(cache):
+        final = after(final, step)
+    gone = [one for one, then in zip(cache.models, final.models, strict=True) if one.awake and not then.awake]
+    assert all(one.bytes > cache.budget - taken(final) for one in gone)
+
+
 @given(CACHES)
+@example(
+    ModelCache(
+        (
+            model("a", 0, size=9, awake=True),
+            model("b", math.inf, size=4, awake=True, held=True),
+            model("c", 2, size=6, awake=True),
+            model("d", 3, size=6),
+            model("e", 0, size=2, awake=True),
+            model("f", 7, size=4),
+            model("g", 9, size=3, held=True),
+        ),
+        14,
+    )
+)
 def test_done_is_done_and_equal_snapshots_give_equal_plans(cache: ModelCache) -> None:
     steps = plan_models(cache)
     assert plan_models(replace(cache, models=cache.models[::-1])) == steps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from statistics import median
 
 import httpx
@@ -41,19 +40,8 @@ def say_alone(server: VllmServer) -> list[str]:
     return asyncio.run(main())
 
 
-@pytest.fixture
-def inside_as_started(inside_vllm_server: VllmServer) -> Iterator[VllmServer]:
-    """Give the shared engine back with the weights that it was started with."""
-    yield inside_vllm_server
-
-    async def restore(adapter: VllmAdapter, _: httpx.AsyncClient) -> None:
-        await adapter.load(ModelItem("base", vllm.MODELS / "tiny"), Tier.DEVICE, deadline=LONG)
-
-    drive(inside_vllm_server, restore)
-
-
 def test_fifty_alternations_say_what_fresh_engines_say(
-    inside_as_started: VllmServer, exact_vllm_server: VllmServer, tmp_path_factory: pytest.TempPathFactory
+    inside_vllm_server: VllmServer, exact_vllm_server: VllmServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     alone = {"tiny": say_alone(exact_vllm_server)}
     run = tmp_path_factory.mktemp("alone")
@@ -75,10 +63,10 @@ def test_fifty_alternations_say_what_fresh_engines_say(
             assert [text for text, _ in first] == [text for text, _ in again] == alone[model]
         print(f"{ALTERNATIONS} exchanges of weights, median {median(seconds) * 1000:.0f} ms")
 
-    drive(inside_as_started, body)
+    drive(inside_vllm_server, body)
 
 
-def test_woken_models_say_the_same_and_nothing_from_old_kv(inside_as_started: VllmServer) -> None:
+def test_woken_models_say_the_same_and_nothing_from_old_kv(inside_vllm_server: VllmServer) -> None:
     """From both levels of sleep, and with other weights on waking. A CPU build frees nothing by it."""
 
     async def body(adapter: VllmAdapter, client: httpx.AsyncClient) -> None:
@@ -94,10 +82,10 @@ def test_woken_models_say_the_same_and_nothing_from_old_kv(inside_as_started: Vl
         await adapter.load(ModelItem("base", vllm.MODELS / "tiny"), Tier.DEVICE, deadline=LONG)
         assert await say_all(client) == [(text, 0) for text in said["tiny"]]
 
-    drive(inside_as_started, body)
+    drive(inside_vllm_server, body)
 
 
-def test_a_request_to_a_sleeping_model_is_answered_when_it_wakes(inside_as_started: VllmServer) -> None:
+def test_a_request_to_a_sleeping_model_is_answered_when_it_wakes(inside_vllm_server: VllmServer) -> None:
     async def body(adapter: VllmAdapter, client: httpx.AsyncClient) -> None:
         said = await ask(client, PROMPTS[0], cache_salt="awake")
         await adapter.evict(ModelItem("base"), Tier.HOST, deadline=LONG)
@@ -112,4 +100,4 @@ def test_a_request_to_a_sleeping_model_is_answered_when_it_wakes(inside_as_start
         await adapter.load(ModelItem("base"), Tier.DEVICE, deadline=LONG)
         assert await waiting == said
 
-    drive(inside_as_started, body)
+    drive(inside_vllm_server, body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +135,13 @@ def test_what_a_request_uses_stays(inside_vllm_server: VllmServer) -> None:
         assert set((await places(adapter)).device) == {first.name, third.name}
         requested.append(asyncio.create_task(ask(client, [3, 4, 5], LONG_ANSWER, model=third.name)))
 
-        async def so_many(count: int) -> bool:
-            return await requests(client) == count
+        async def both() -> bool:
+            return await requests(client) == 2
 
-        await eventually(partial(so_many, 2))
+        await eventually(both)
         with pytest.raises(CapacityExceeded):
             await adapter.load(second, Tier.DEVICE, deadline=LONG)
-        for request in requested:
-            request.cancel()
-        await asyncio.wait(requested)
-        await eventually(partial(so_many, 0))
+        await asyncio.gather(*requested)
 
     drive(inside_vllm_server, body)
 

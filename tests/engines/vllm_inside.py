@@ -58,8 +58,8 @@ def lora_items(prefix: str, count: int) -> list[LoraItem]:
 
 
 def drive(server: vllm.VllmServer, body: Callable[[VllmAdapter, httpx.AsyncClient], Awaitable[None]]) -> None:
-    """Run with a probed adapter and a client of the server; at the end the model is awake and no LoRA's name is left,
-    whatever came of it: the next test has the same server."""
+    """Run with a probed adapter and a client of the server; at the end the model is awake with the weights that it was
+    started with, and no LoRA's name is left, whatever came of it: the next test has the same server."""
 
     async def main() -> None:
         adapter = VllmAdapter(server.url, name="inside")
@@ -68,10 +68,12 @@ def drive(server: vllm.VllmServer, body: Callable[[VllmAdapter, httpx.AsyncClien
             try:
                 await body(adapter, client)
             finally:
-                await adapter.load(ModelItem("base"), Tier.DEVICE, deadline=LONG)
-                for name, path in (await adapter.inventory()).loras.items():
-                    await adapter.release(LoraItem(name, Path(path)), deadline=LONG)
-                await adapter.close()
+                try:
+                    await adapter.load(ModelItem("base", vllm.MODELS / "tiny"), Tier.DEVICE, deadline=LONG)
+                    for name, path in (await adapter.inventory()).loras.items():
+                        await adapter.release(LoraItem(name, Path(path)), deadline=LONG)
+                finally:
+                    await adapter.close()
 
     asyncio.run(main())
 
@@ -102,6 +104,7 @@ async def running(
         nonlocal task
         if task.done():
             # On a busy machine it may come and go between two looks.
+            task.result()
             task = asked()
         return await requests(client) == 1
 

@@ -33,7 +33,7 @@ def test_a_lora_that_one_daemon_hears_of_the_other_brings(tmp_path: Path) -> Non
 
                         async def brought() -> bool:
                             view = b.drivers["engine-0"].view
-                            return "l1" in view.loras.device and "l2" in b.links.not_taken
+                            return "l1" in view.loras.device and "l2" in b.linking.not_taken
 
                         await until(brought)
                         agent = (await at_b.get("/v1/agents/village/one")).json()

@@ -79,7 +79,8 @@ class Models:
         await self._http.send("POST", "/wake_up?tags=kv_cache", deadline=deadline)
 
     async def _requests(self) -> int:
-        """Count those that run or wait. The server's counters lag behind its engine, which the plug-in asks."""
+        """Count those that run or wait. The server's counters lag behind its engine, which the plug-in asks: the first
+        one where there are several (data parallelism)."""
         inside = await self._routes.state(ASK_SECONDS)
         if inside is not None:
             return inside.requests

@@ -18,7 +18,7 @@ MOST_NOT_TAKEN = 1000
 log = structlog.get_logger(__name__)
 
 
-class Links:
+class Linking:
     """Links LoRAs in a library, and says when one is `done`, whatever came of it."""
 
     def __init__(self, library: LoraLibrary, done: Callable[[], None]) -> None:
