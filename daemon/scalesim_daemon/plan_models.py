@@ -46,9 +46,9 @@ def _exchanged(cache: ModelCache) -> list[ModelState]:
 
 
 def _settled(cache: ModelCache, stay: list[ModelState]) -> tuple[list[ModelState], list[ModelState]]:
-    """Return who stays of those who are to be awake, and who goes to sleep, the farthest first. Who goes for one model
-    and who goes for another may leave more room together than both need: then somebody near would go while farther ones
-    stay, or there is room for them, and be woken next."""
+    """Return who is awake in the end, and who goes to sleep, the farthest first. Who goes for one model and who goes
+    for another may leave more room together than both need: then somebody near would go while farther ones stay, or
+    there is room, and be woken next."""
     asleep: list[ModelState] = []
     gone = [one for one in cache.models if one.awake and one not in stay]
     while gone:

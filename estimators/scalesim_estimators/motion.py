@@ -51,7 +51,7 @@ def contacts(a: Motion, b: Motion, start: float) -> Contacts:
     relative position r and velocity v at its beginning, |r + v s| <= R is a quadratic inequality in the time
     s since then: (v.v) s^2 + 2 (r.v) s + (r.r - R^2) <= 0.
     """
-    # One function on bare numbers: in a crowd that moves, most of what the daemon does is to compare pairs.
+    # One function on bare numbers: in a crowd that moves, much of what the daemon does is to compare pairs.
     a_start, a_x, a_y, a_vx, a_vy, a_arrival, a_to_x, a_to_y, a_vision = a
     b_start, b_x, b_y, b_vx, b_vy, b_arrival, b_to_x, b_to_y, b_vision = b
     radius = a_vision if a_vision > b_vision else b_vision
