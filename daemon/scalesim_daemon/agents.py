@@ -24,6 +24,16 @@ class Memory:
     model: str | None = None
     content: bytes | None = field(default=None, compare=False)
 
+    @property
+    def items(self) -> list[str]:
+        """The names of its items: `lora:NAME`, `prefix_kv` and `model:NAME`, of those that are bound."""
+        items = [f"lora:{self.lora_name}"] if self.lora_name else []
+        if self.token_ids is not None or self.text is not None or self.messages is not None:
+            items.append("prefix_kv")
+        if self.model:
+            items.append(f"model:{self.model}")
+        return items
+
 
 class Agent(Place, gc=False, kw_only=True):
     """One agent, addressed as `<simulation>/<agent>`, its place on the board, and its name in that. `recency` grows

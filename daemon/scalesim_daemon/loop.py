@@ -346,7 +346,9 @@ class Sidecar:
             return None
         agent = self.population.agents.get(key)
         memory = agent.memory if agent is not None else None
-        return DueRecord(due.at, due.clock.kind, due.confidence, due.why, items_of(memory))
+        return DueRecord(
+            due.at, due.clock.kind, due.confidence, due.why, [] if memory is None else memory.items
+        )
 
     def _move_models(self) -> None:
         """Start the first step of the plan for models: the next is for the next cycle, when this one is done."""
@@ -390,15 +392,3 @@ class Sidecar:
     def _model_of(self, key: str) -> str | None:
         agent = self.population.agents.get(key)
         return agent.memory.model if agent is not None and agent.memory is not None else None
-
-
-def items_of(memory: Memory | None) -> list[str]:
-    """Name an agent's memory items."""
-    if memory is None:
-        return []
-    items = [f"lora:{memory.lora_name}"] if memory.lora_name else []
-    if memory.token_ids is not None or memory.text is not None or memory.messages is not None:
-        items.append("prefix_kv")
-    if memory.model:
-        items.append(f"model:{memory.model}")
-    return items

@@ -23,7 +23,7 @@ from scalesim_daemon.api_models import (
 from scalesim_daemon.api_queries import AgentOrder, AgentsQuery
 from scalesim_daemon.board import Due
 from scalesim_daemon.driver import Driver
-from scalesim_daemon.loop import Sidecar, items_of
+from scalesim_daemon.loop import Sidecar
 from scalesim_daemon.paging import First, in_turns
 from scalesim_daemon.plan import Action
 from scalesim_daemon.population import Memory
@@ -148,7 +148,7 @@ def check_known(sidecar: Sidecar, key: str) -> None:
 def _summary(sidecar: Sidecar, key: str) -> AgentSummary:
     agent, due = sidecar.population.agents.get(key), sidecar.population.board.get(key)
     engines = _prefixes(sidecar, key)
-    items = items_of(agent.memory if agent is not None else None)
+    items = agent.memory.items if agent is not None and agent.memory is not None else []
     if engines and MemoryKind.PREFIX_KV.value not in items:
         items.append(MemoryKind.PREFIX_KV.value)
     return AgentSummary(
