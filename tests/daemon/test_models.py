@@ -42,9 +42,10 @@ def test_the_nearest_agents_model_is_awake(tmp_path: Path) -> None:
         async with daemon(tmp_path, engines=engines, models={"budget_bytes": "6GiB"}) as (sidecar, _):
 
             async def only(awake: str, other: str) -> bool:
-                """What is under way is recorded when it has ended."""
-                over = not any(driver.in_flight for driver in sidecar.drivers.values())
-                return over and await asleep(other) and not await asleep(awake)
+                """Asked in this order: an engine is awake before the step that woke it has ended and is recorded."""
+                if await asleep(awake) or not await asleep(other):
+                    return False
+                return not any(driver.in_flight for driver in sidecar.drivers.values())
 
             with Publisher("town", address=sidecar.feed_address) as publisher:
                 publisher.step(0)
@@ -53,7 +54,7 @@ def test_the_nearest_agents_model_is_awake(tmp_path: Path) -> None:
                     publisher.activity(agent, until=due)
                 await until(lambda: only(north, south))
                 # Before the first event, either of the two may have been put to sleep for the budget.
-                settled = len(moves(sidecar))
+                before = len(moves(sidecar))
                 publisher.activity("north", until=500)
                 await until(lambda: only(south, north))
                 # A request that is announced wakes the model it is for, and waits until then.
@@ -62,7 +63,8 @@ def test_the_nearest_agents_model_is_awake(tmp_path: Path) -> None:
                         body = {"model": "north", "prompt": [1, 2, 3], "max_tokens": 1}
                         assert (await client.post("/v1/completions", json=body)).status_code == 200
                         assert await asleep(south) and not await asleep(north)
-                assert moves(sidecar)[settled:][:4] == [
+                        await until(lambda: only(north, south))
+                assert moves(sidecar)[before:][:4] == [
                     *(("north", "sleep"), ("south", "wake")),
                     *(("south", "sleep"), ("north", "wake")),
                 ]
