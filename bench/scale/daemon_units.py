@@ -19,7 +19,7 @@ from bench.daemon.idle import idle
 from bench.daemon.ingest import ingest
 from bench.daemon.rig import daemon
 from scalesim_adapters.emulator import EmulatorConfig, EmulatorServer
-from scalesim_daemon.driver import PROBE_SECONDS
+from scalesim_daemon.watch import PROBE_SECONDS
 
 WATCHED = 8
 WATCH_SECONDS = 2 * PROBE_SECONDS

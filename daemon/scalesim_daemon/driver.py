@@ -1,4 +1,4 @@
-"""Drives one engine: keeps its view fresh, and carries out the plan's steps, few at a time and cancellable."""
+"""Drives one engine: carries out the plan's steps, few at a time and cancellable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from time import monotonic, time
 
@@ -33,19 +32,10 @@ from scalesim_daemon.population import Memory, Population
 from scalesim_daemon.records import Record
 from scalesim_daemon.strangers import Strangers
 from scalesim_daemon.view import EngineView
+from scalesim_daemon.watch import FEED_LAG_SECONDS, Watch
 
-PROBE_SECONDS = 5.0
-RETRY_SECONDS = 0.5
-PRESSURE_SECONDS = 0.25
-# While work of ours is in an engine that others use unannounced: they may be waiting for it. To look costs the engine's
-# server some milliseconds.
-WORKING_PRESSURE_SECONDS = 0.02
 # How long an agent that was woken may take to call.
 URGENT_SECONDS = 0.5
-FRESH_PRESSURE_SECONDS = 0.02
-FEED_LAG_SECONDS = 0.1
-# What a simulation announces may reach the engine before it reaches us.
-ANNOUNCED_WITHIN_SECONDS = 0.5
 KEPT_RECORDS = 1000
 REQUESTS = (Action.LOAD, Action.TOUCH)
 
@@ -53,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 class Driver:
-    """One engine's adapter, view and work in flight.
+    """One engine's adapter, view, watch and work in flight.
 
     Work runs on tracks, one step at a time on each: `engine` for speculative requests, `sessions` for demotions,
     `names` for registering LoRAs, `files` for staging, and `model`, beside which nothing runs. `wake` is called
@@ -79,141 +69,31 @@ class Driver:
         self._record = record
         self._tracks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
         self._backoff = Backoff()
-        self._pressure_at = -math.inf
         self._urgent_until = -math.inf
-        self._met: tuple[int, float] | None = None
-        self._doubt = asyncio.Event()
-        self._heard = asyncio.Event()
-        self._used = asyncio.Event()
         self._texts: set[asyncio.Task[None]] = set()
         self._releases: set[asyncio.Task[None]] = set()
-
-    # Keeping the view fresh
+        self.watch = Watch(
+            adapter,
+            view,
+            changed=wake,
+            found=self._bind_all,
+            working=lambda: "engine" in self._tracks,
+            cancel=self.cancel,
+        )
 
     async def run(self) -> None:
-        """Probe, listen and measure until cancelled."""
+        """Watch the engine until cancelled, and stop what is under way."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._probe_forever())
-                group.create_task(self._listen())
-                group.create_task(self._follow_uses())
-                group.create_task(self._measure_forever())
-                group.create_task(self._look_for_others_forever())
+            await self.watch.run()
         finally:
             await self._stop()
 
-    async def _probe_forever(self) -> None:
-        while True:
-            try:
-                info = await self.adapter.probe()
-                fresh = self.view.probed(info)
-                self.view.told(await self.adapter.inventory())
-            except EngineError as error:
-                self._unreachable(error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            if fresh:
-                for agent in self._population.agents.values():
-                    if agent.memory is not None:
-                        self.bind(agent.key, agent.memory)
-            self._wake()
-            await self._doubted(PROBE_SECONDS)
-
-    async def _doubted(self, within: float) -> None:
-        """Wait until a call found the engine unreachable, `within` seconds at most."""
-        self._doubt.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._doubt.wait()
-            await asyncio.sleep(RETRY_SECONDS)
-
-    def _unreachable(self, error: EngineError) -> None:
-        self._doubt.set()
-        if self.view.unreachable(str(error)):
-            self._wake()
-
-    def lost(self, why: str) -> None:
-        """A request that wasn't ours found the engine unreachable: it is looked for at once."""
-        self._unreachable(EngineUnavailable(why))
-
-    async def _listen(self) -> None:
-        async for event in self.adapter.events():
-            self.view.happened(event)
-            self._heard.set()
-            self._wake()
-
-    def finished(self, agent: str, lora_name: str | None) -> None:
-        """An announced request of the agent has ended: what that did to LoRAs or slots is asked where the engine
-        tells."""
-        served = self.view.finished(agent, lora_name)
-        if served and (self.view.has_slots or (lora_name is not None and self.view.loras.exact)):
-            self._used.set()
-
-    async def _follow_uses(self) -> None:
-        while True:
-            await self._used.wait()
-            self._used.clear()
-            try:
-                self.view.told(await self.adapter.inventory())
-            except EngineError as error:
-                self._unreachable(error)
-            self._wake()
-            await asyncio.sleep(FEED_LAG_SECONDS)
-
-    async def _measure_forever(self) -> None:
-        while True:
-            watched = "engine" in self._tracks and self.view.quiet.shared(monotonic())
-            every = WORKING_PRESSURE_SECONDS if watched else PRESSURE_SECONDS
-            if self.view.reachable and monotonic() - self._pressure_at >= every:
-                await self._measure()
-            await asyncio.sleep(WORKING_PRESSURE_SECONDS)
-
-    async def _look_for_others_forever(self) -> None:
-        """Beside measuring, which an engine may answer only when its step is over."""
-        while True:
-            if "engine" in self._tracks:
-                await self._look_for_others()
-            self._judge_others()
-            shared = self.view.quiet.shared(monotonic())
-            await asyncio.sleep(WORKING_PRESSURE_SECONDS if shared else PRESSURE_SECONDS)
-
-    async def _look_for_others(self) -> None:
-        """Let go of the engine when its server has more than our own request: where others use it as soon as one look
-        shows that, else when two do, since what has just been answered may still be counted."""
-        announced = self.view.announced
-        looks = 1 if self.view.quiet.shared(monotonic()) else 2
-        for look in range(looks):
-            if look:
-                await asyncio.sleep(WORKING_PRESSURE_SECONDS)
-            try:
-                serving = await self.adapter.serving()
-            except EngineError as error:
-                self._unreachable(error)
-                return
-            if serving is None or serving <= 1:
-                return
-        # Whoever is met again and again is judged by the first time.
-        if self.cancel("requests wait") and self._met is None:
-            self._met = announced, monotonic()
-
-    def _judge_others(self) -> None:
-        """Whoever was met is a stranger, unless a request is announced soon after."""
-        if self._met is not None and monotonic() - self._met[1] >= ANNOUNCED_WITHIN_SECONDS:
-            if self.view.announced == self._met[0]:
-                self.view.quiet.met_others(monotonic())
-            self._met = None
-
-    async def _measure(self) -> None:
-        try:
-            pressure = await self.adapter.pressure()
-        except EngineError as error:
-            self._unreachable(error)
-            return
-        self._pressure_at = monotonic()
-        if self.view.measured(pressure, int("engine" in self._tracks), self._pressure_at):
-            self.cancel("requests wait")
-
     # Memory of agents
+
+    def _bind_all(self) -> None:
+        for agent in self._population.agents.values():
+            if agent.memory is not None:
+                self.bind(agent.key, agent.memory)
 
     def bind(self, agent: str, memory: Memory) -> None:
         """Make an agent's declared prefix known to the view; text is turned into tokens by the engine."""
@@ -389,7 +269,7 @@ class Driver:
         result, computed = "done", 0
         try:
             if track == "engine" and self.view.quiet.shared(started):
-                if not await self._still_quiet():
+                if not await self.watch.is_quiet():
                     return
                 started = monotonic()
             self._ask_before_sending()
@@ -418,24 +298,7 @@ class Driver:
         self.records.append(record)
         self._record(record)
         if result == "done" and step.kind is MemoryKind.PREFIX_KV:
-            await self._told(step)
-
-    async def _told(self, step: Step) -> None:
-        """Wait until the feed has told of what a step loaded: planned before, it would be asked for again. What has
-        slots is asked for them, before others use them too."""
-        if self.view.has_slots:
-            self._used.set()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FEED_LAG_SECONDS):
-                while (tree := self.view.tree) is not None and tree.resident_blocks(step.key) < step.stop:
-                    self._heard.clear()
-                    await self._heard.wait()
-
-    async def _still_quiet(self) -> bool:
-        if monotonic() - self._pressure_at > FRESH_PRESSURE_SECONDS:
-            await self._measure()
-        pressure = self.view.quiet.pressure
-        return pressure is not None and pressure.running == 0 and pressure.waiting == 0
+            await self.watch.has_told(step)
 
     def _failed(self, step: Step, error: BaseException | None) -> None:
         why = str(error)
@@ -445,7 +308,7 @@ class Driver:
         self.view.ledger.failed += 1
         say("step failed", engine=self.view.name, action=step.action, key=step.key, error=why, retry_in=wait)
         if isinstance(error, EngineUnavailable):
-            self._unreachable(error)
+            self.watch.lost(error)
         if isinstance(error, NotFound) and step.kind is MemoryKind.LORA:
             self.view.loras.forgotten(step.key)
 

@@ -49,8 +49,8 @@ LONGEST_REST_SECONDS = 1.0
 KEPT_DECISIONS = 2000
 # A cycle looks at much that no due changes: hundreds a second see as much as thousands.
 GATHERED_SECONDS = 0.002
-# Events of small messages: more at once would save little, and keep others waiting.
-TAKEN_AT_ONCE = 64
+# Events of small messages: more at once would save little, and keep others waiting for what costs more each.
+TAKEN_AT_ONCE = 256
 
 
 @dataclass(slots=True)
@@ -269,7 +269,7 @@ class Sidecar:
             for key in changes.finished:
                 agent = self.population.agents.get(key)
                 used = agent.memory.lora_name if agent is not None and agent.memory is not None else None
-                driver.finished(key, used)
+                driver.watch.finished(key, used)
                 if agent is None:
                     driver.view.forget(key)
 

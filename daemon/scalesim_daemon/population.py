@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
@@ -268,22 +268,19 @@ class Population:
                 for event in run:
                     self._release(voice, event, now)
             else:
-                agents = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else {}
+                agents = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else []
+                names = [agent.name for agent in agents]
                 named = voice.blend.listen(kind, run, now)
-                if agents.keys() == set(named):
+                if named == names:
                     # As nearly always.
-                    voice.changed.update(agents)
+                    voice.changed.update(zip(names, agents, strict=True))
                 else:
-                    for name in named:
-                        if name in agents:
-                            voice.changed[name] = agents[name]
-                        else:
-                            voice.later[name] = None
+                    voice.note_changed(named, dict(zip(names, agents, strict=True)))
 
     def _hear_of(
         self, voice: Voice, kind: type[Event], run: Sequence[Any], now: float, restated: bool
-    ) -> Mapping[str, Agent]:
-        """Take in what a run of events says of agents, but for when they are due. Return these by name."""
+    ) -> Sequence[Agent]:
+        """Take in what a run of events says of agents, but for when they are due. Return these, one of each event."""
         known = voice.agents.get
         agents = [known(event.agent) or self._meet(voice, event.agent) for event in run]
         if issubclass(kind, Struct):
@@ -298,7 +295,7 @@ class Population:
             invoked, step = voice.blend.quality.invoked, voice.clock.step
             for agent in agents:
                 invoked(agent.name, now, step)
-        return {agent.name: agent for agent in agents}
+        return agents
 
     def _advance(self, voice: Voice, event: Any, wall: float) -> float:
         """Let the voice's clock go on; return what it shows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -49,6 +49,15 @@ class Voice:
         if name not in self.agents:
             self.foreseen[name] = key
         self.later[name] = None
+
+    def note_changed(self, named: Collection[str], spoken_of: Mapping[str, Agent]) -> None:
+        """Have what holds of the agents that are named looked at again: of those of which something was said before
+        anybody looks, of others in their turn."""
+        for name in named:
+            if name in spoken_of:
+                self.changed[name] = spoken_of[name]
+            else:
+                self.later[name] = None
 
     def forget(self, name: str) -> None:
         """Drop an agent that has gone. Why others are due may name it, too."""

@@ -20,6 +20,23 @@ from scalesim_estimators.base import ByType, Estimate, Handlers, Listener
 _SHARED = 1024
 
 
+class _Shared(dict[float, Estimate]):
+    """Estimates by their dues: many agents are due alike, and then it is the same object."""
+
+    __slots__ = ("_basis", "_confidence", "_whole")
+
+    def __init__(self, estimator: SingleDue) -> None:
+        super().__init__()
+        self._confidence, self._basis, self._whole = estimator.confidence, estimator.basis, estimator.whole
+
+    def __missing__(self, due: float) -> Estimate:
+        if len(self) == _SHARED:
+            self.clear()
+        shown = float(math.ceil(due)) if self._whole and due % 1 > 0 else due
+        estimate = self[due] = Estimate(shown, self._confidence, self._basis)
+        return estimate
+
+
 class SingleDue(ByType):
     """Base: subclasses handle the event that brings a due. Where the clock shows `whole` numbers only, a due falls to
     the next of them."""
@@ -32,8 +49,7 @@ class SingleDue(ByType):
     def __init__(self, *, whole: bool = False) -> None:
         self.whole = whole
         self._dues: dict[str, Estimate] = {}
-        self._shared: dict[float, Estimate] = {}
-        """Many agents are due alike: then it is the same object."""
+        self._shared = _Shared(self)
 
     def estimate(self, agent: str, earliest: float = -math.inf) -> Estimate | None:
         """Return the agent's due, or None where there is none or it is before `earliest`."""
@@ -46,14 +62,7 @@ class SingleDue(ByType):
         return [None if one is None or one.due < earliest else one for one in known]
 
     def _set(self, agents: Sequence[str], dues: Sequence[float]) -> Collection[str]:
-        shared = self._shared
-        if len(shared) > _SHARED:
-            shared.clear()
-        for due in dues:
-            if due not in shared:
-                shown = float(math.ceil(due)) if self.whole and due % 1 > 0 else due
-                shared[due] = Estimate(shown, self.confidence, self.basis)
-        self._dues.update(zip(agents, map(shared.__getitem__, dues), strict=True))
+        self._dues.update(zip(agents, map(self._shared.__getitem__, dues), strict=True))
         return agents
 
     def _drop(self, event: AgentEvent, now: float) -> Collection[str]:

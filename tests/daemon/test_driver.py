@@ -184,7 +184,7 @@ def test_who_is_met_beside_our_work_is_somebody_else_unless_announced_in_time(an
                 driver.view.started(Agent("sim/b", name="b"))
 
             async def judged() -> bool:
-                return driver._met is None
+                return driver.watch._met is None
 
             await until(judged)
             assert driver.view.quiet.shared(monotonic()) is not announced

@@ -15,7 +15,6 @@ from scalesim_adapters.dues import DueTable
 from scalesim_client.events import Event
 from scalesim_daemon.blocks import BlockTree
 from scalesim_daemon.broadcast import DueLedger
-from scalesim_daemon.driver import PRESSURE_SECONDS
 from scalesim_daemon.eviction import NOBODY, Group
 from scalesim_daemon.gate import Opened, Said, Stream
 from scalesim_daemon.loadtimes import LoadTime
@@ -26,6 +25,7 @@ from scalesim_daemon.population import Population
 from scalesim_daemon.settings import PlannerSettings
 from scalesim_daemon.snapshot import Ranking, block_cache
 from scalesim_daemon.view import EngineView
+from scalesim_daemon.watch import PRESSURE_SECONDS
 from scalesim_daemon.whatif.costs import Costs
 from scalesim_daemon.whatif.engine import Engine, Process
 from scalesim_daemon.whatif.memory import Device
