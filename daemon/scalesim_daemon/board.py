@@ -62,9 +62,9 @@ class Due(msgspec.Struct, frozen=True, gc=False):
         return f"{OVERDUE}: {self.why}" if self.overdue else self.why
 
 
-class Dues(dict[Estimate, Due]):
-    """What a source foresees on its clock, by what it estimates: many agents are due alike, and then it is the same
-    object, which is neither made nor compared for each."""
+class Dues(dict[Estimate | None, Due | None]):
+    """What a source foresees on its clock, by what it estimates, None for nothing: many agents are due alike, and then
+    it is the same object, which is neither made nor compared for each."""
 
     __slots__ = ("clock", "source")
 
@@ -72,10 +72,10 @@ class Dues(dict[Estimate, Due]):
         super().__init__()
         self.clock, self.source = clock, source
 
-    def __missing__(self, estimate: Estimate) -> Due:
+    def __missing__(self, estimate: Estimate | None) -> Due | None:
         if len(self) == _SHARED:
             self.clear()
-        due = self[estimate] = Due(*estimate, self.clock, self.source)
+        due = self[estimate] = None if estimate is None else Due(*estimate, self.clock, self.source)
         return due
 
 

@@ -268,8 +268,8 @@ class Population:
                 for event in run:
                     self._release(voice, event, now)
             else:
-                agents = self._hear_of(voice, kind, run, now, restated) if kind.type in _OF_AGENTS else []
-                names = [agent.name for agent in agents]
+                names, agents = self._spoken_of(voice, kind, run) if kind.type in _OF_AGENTS else ([], [])
+                self._hear_of(voice, kind, run, agents, now, restated)
                 named = voice.blend.listen(kind, run, now)
                 if named == names:
                     # As nearly always.
@@ -277,16 +277,29 @@ class Population:
                 else:
                     voice.note_changed(named, dict(zip(names, agents, strict=True)))
 
-    def _hear_of(
-        self, voice: Voice, kind: type[Event], run: Sequence[Any], now: float, restated: bool
-    ) -> Sequence[Agent]:
-        """Take in what a run of events says of agents, but for when they are due. Return these, one of each event."""
+    def _spoken_of(
+        self, voice: Voice, kind: type[Event], run: Sequence[Any]
+    ) -> tuple[list[str], list[Agent]]:
+        """Return the name and the agent of each event of a run."""
         known = voice.agents.get
         agents = [known(event.agent) or self._meet(voice, event.agent) for event in run]
+        names = [agent.name for agent in agents]
         if issubclass(kind, Struct):
             # Whoever keeps something by an agent's name keeps the same string.
-            for event, agent in zip(run, agents, strict=True):
-                event.agent = agent.name
+            for event, name in zip(run, names, strict=True):
+                event.agent = name
+        return names, agents
+
+    def _hear_of(
+        self,
+        voice: Voice,
+        kind: type[Event],
+        run: Sequence[Any],
+        agents: Sequence[Agent],
+        now: float,
+        restated: bool,
+    ) -> None:
+        """Take in what a run of events says of agents, but for when they are due."""
         if kind.type in _NOTED:
             for event, agent in zip(run, agents, strict=True):
                 self._note(voice, event, agent, restated)
@@ -295,7 +308,6 @@ class Population:
             invoked, step = voice.blend.quality.invoked, voice.clock.step
             for agent in agents:
                 invoked(agent.name, now, step)
-        return agents
 
     def _advance(self, voice: Voice, event: Any, wall: float) -> float:
         """Let the voice's clock go on; return what it shows."""
@@ -386,8 +398,7 @@ class Population:
 
     def _renew(self, voice: Voice) -> None:
         """Put on the board what the voice's estimators say now of the agents that have changed."""
-        spoken_of, later = dict(voice.changed), voice.later
-        voice.changed.clear()
+        spoken_of, voice.changed, later = voice.changed, {}, voice.later
         for name in spoken_of if later else ():
             later.pop(name, None)
         waited = list(islice(later, self._room))

@@ -69,5 +69,4 @@ class Voice:
         """Return the dues that these estimates are on its clock."""
         if self._dues is None or self._dues.clock is not self.clock:
             self._dues = Dues(self.clock, self.stream.source)
-        due_of = self._dues
-        return [None if one is None else due_of[one] for one in estimates]
+        return list(map(self._dues.__getitem__, estimates))
