@@ -1,8 +1,9 @@
 """`python -m bench.daemon`: throughput, latency and memory of the daemon, against bare loops in the same run.
 
 A ratio holds on any machine as far as its parts slow down alike; each is taken within a round, and the figure is the
-median of the rounds. What a figure includes, and why its bare loop is fair, stands at the head of the module that
-measures it (`bench/daemon/*.py`). The engine is the emulated one throughout: nothing here says how fast an engine is.
+median of the rounds. Each part has a process of its own. What a figure includes, and why its bare loop is fair, stands
+at the head of the module that measures it (`bench/daemon/*.py`). The engine is the emulated one throughout: nothing
+here says how fast an engine is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.daemon.apart import rounds_apart
 from bench.daemon.figures import PARTS, TARGETS, Summary, summed_up
 
 ROUNDS = 5
@@ -44,7 +46,7 @@ def main() -> None:
         for name in given.parts:
             task = progress.add_task(name, total=given.rounds)
             rounds = []
-            for one in PARTS[name](given.rounds, given.seed):
+            for one in rounds_apart(name, given.rounds, given.seed):
                 rounds.append(one)
                 progress.advance(task)
             found |= summed_up(rounds)

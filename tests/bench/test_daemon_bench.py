@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bench.daemon import choose, growth, hot, ingest
+from bench.daemon.apart import rounds_apart
 from bench.daemon.figures import PARTS, TARGETS, Target, summed_up
 from bench.daemon.rig import read_bare
 from bench.daemon.said import activities, call, messages, snapshot, speaking
@@ -48,6 +50,18 @@ def test_a_flood_waits_for_whoever_reads_it(tmp_path: Path) -> None:
         assert read_bare(f"ipc://{tmp_path}/flood", 21) > 0
     with speaking("flood", f"ipc://{tmp_path}/flood", 10, 200, 10, 1):
         assert asyncio.run(ingest.time_daemon(tmp_path, 21, {"enabled": False})) > 0
+
+
+def test_a_part_is_measured_in_a_process_of_its_own() -> None:
+    assert len(list(rounds_apart("choose", 1, 1))) == 1
+    with pytest.raises(RuntimeError, match="unheard of could not be measured"):
+        list(rounds_apart("unheard of", 1, 1))
+
+
+def test_of_each_reader_the_least_time_counts() -> None:
+    times = {"one": iter((3.0, 1.0, 2.0)), "two": iter((5.0, 6.0, 4.0))}
+    readers = {name: partial(next, some) for name, some in times.items()}
+    assert ingest._least(readers) == {"one": 1.0, "two": 4.0}
 
 
 def test_the_profile_says_what_an_event_costs(
