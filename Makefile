@@ -15,7 +15,7 @@ SOURCES := client estimators adapters daemon bench examples tests
 # Under `make -j` these come one after the other: what writes beside the sources, and the models, which are made once.
 ALONE := flock Makefile
 
-.PHONY: setup test check audit fuzz soak fix lock wire metrics reference docs vendor demo bench-daemon bench-gateway bench-gpu bench-next-use bench-policy bench-engine results bench-scale clean
+.PHONY: setup test check audit fuzz soak fix lock wire metrics reference docs vendor demo bench-daemon flame bench-gateway bench-gpu bench-next-use bench-policy bench-engine results bench-scale clean
 .PHONY: engine-vllm engine-sglang engine-llamacpp publishers-need test-engines test-publishers test-integrations test-dashboard test-fleet compose-test
 .PHONY: chaos test-chaos fleet
 .PHONY: $(INTEGRATIONS:%=integration-%)
@@ -97,6 +97,10 @@ bench-next-use: setup engine-vllm  ## what eviction by estimated dues reaches of
 
 bench-gateway: setup   ## what the gateway adds to 200 streams of 10 chunks a second: to the first token, and to each chunk
 	$(BIN)/python -m bench.gateway
+
+flame: setup           ## a picture of where the daemon's time goes while it takes events in, for docs/performance.md
+	$(BIN)/pip install --quiet --disable-pip-version-check py-spy==0.4.3
+	$(BIN)/python -m bench.daemon.flame --out docs/results/flame.svg
 
 bench-daemon: setup    ## throughput, latency and memory of the daemon, as ratios to bare loops; ROUNDS, SEED, PARTS
 	$(BIN)/python -m bench.daemon $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) \
