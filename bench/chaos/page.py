@@ -9,10 +9,11 @@ from pathlib import Path
 from bench.chaos.result import FOUND, Conditions, Result, read
 from bench.chaos.run import Outcome
 from bench.chaos.schedule import Kind
+from bench.results.pages import with_part
 from bench.results.tables import table
 
 PAGE, FIGURES = Path("docs/reliability.md"), Path("docs/results/chaos.json")
-BEGIN, END = "<!-- chaos: written by `make results` -->", "<!-- end of chaos -->"
+MARKS = ("<!-- chaos: written by `make results` -->", "<!-- end of chaos -->")
 
 
 PROMISES: Mapping[Kind, tuple[str, str]] = {
@@ -167,9 +168,7 @@ def _findings(result: Result) -> Iterator[str]:
 
 def renewed(page: str, result: Result) -> str:
     """Return the page with its tables written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{written(result)}\n\n{END}{after}"
+    return with_part(page, MARKS, written(result))
 
 
 def main() -> None:

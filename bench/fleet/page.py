@@ -8,10 +8,11 @@ from pathlib import Path
 from bench.fleet.result import FOUND, Conditions, Result, figures, read
 from bench.fleet.run import Outcome
 from bench.fleet.schedule import Kind
+from bench.results.pages import with_part
 from bench.results.tables import table
 
 PAGE, FIGURES = Path("docs/fleet.md"), Path("docs/results/fleet.json")
-BEGIN, END = "<!-- schedules: written by `make results` -->", "<!-- end of schedules -->"
+MARKS = ("<!-- schedules: written by `make results` -->", "<!-- end of schedules -->")
 
 WHAT: Mapping[Kind, str] = {
     Kind.DAEMON_KILLED: "SIGKILL, started again",
@@ -76,9 +77,7 @@ def _findings(outcomes: list[Outcome]) -> Iterator[str]:
 
 def renewed(page: str, result: Result) -> str:
     """Return the page with its tables written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{written(result)}\n\n{END}{after}"
+    return with_part(page, MARKS, written(result))
 
 
 def main() -> None:

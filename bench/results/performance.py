@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.daemon.figures import TARGETS
+from bench.results.pages import with_part
 from bench.results.tables import NOT_RUN, table
 
 PERFORMANCE = Path("docs/performance.md")
 FIGURES = Path("docs/results/daemon.json")
-BEGIN, END = "<!-- figures: written by `make results` -->", "<!-- end of figures -->"
+MARKS = ("<!-- figures: written by `make results` -->", "<!-- end of figures -->")
 
 WHAT = {
     "ingest_1_fraction": ("events a second of a bare loop's, one a message", "ingest"),
@@ -31,9 +32,7 @@ WHAT = {
 
 def filled(page: str, found: Mapping[str, Any] | None) -> str:
     """Return the page with the figures that were `found`, as `python -m bench.daemon --out` writes them."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n\n{_figures(found)}\n\n{END}{tail}"
+    return with_part(page, MARKS, _figures(found))
 
 
 def _figures(found: Mapping[str, Any] | None) -> str:

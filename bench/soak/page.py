@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.results.pages import with_part
 from bench.results.tables import table
 from bench.soak.result import Conditions, Result, read
 
 PAGE, FIGURES = Path("docs/reliability.md"), Path("docs/results/soak.json")
-BEGIN, END = "<!-- soak: written by `make results` -->", "<!-- end of soak -->"
+MARKS = ("<!-- soak: written by `make results` -->", "<!-- end of soak -->")
 NOT_RUN = "`make soak` has not been run for its half hour."
 VERDICTS = {True: "held", False: "not held", None: "too short to say"}
 
@@ -44,9 +45,7 @@ def _machine(held: Conditions) -> str:
 
 def renewed(page: str, result: Result | None) -> str:
     """Return the page with that part written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{written(result)}\n\n{END}{after}"
+    return with_part(page, MARKS, written(result))
 
 
 def main() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from bench.daemon.figures import PARTS, TARGETS
-from bench.results.performance import BEGIN, END, FIGURES, PERFORMANCE, WHAT, filled
+from bench.results.performance import FIGURES, MARKS, PERFORMANCE, WHAT, filled
 from bench.results.tables import NOT_RUN
 
 ROOT = Path(__file__).parents[2]
-PAGE = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+PAGE = "before\n{}\nold\n{}\nafter\n".format(*MARKS)
 FOUND = {
     "conditions": {"rounds": 5, "cores": 2},
     "figures": {"ingest_1_fraction": 0.4, "start_over_bare": 2.5, "urgent_p99_over_bare_ms": None},
@@ -42,3 +44,9 @@ def test_the_committed_page_has_the_committed_figures() -> None:
     page = (ROOT / PERFORMANCE).read_text(encoding="utf-8")
     found = json.loads((ROOT / FIGURES).read_text()) if (ROOT / FIGURES).exists() else None
     assert filled(page, found) == page
+
+
+def test_a_page_without_the_marks_is_left_as_it_is() -> None:
+    for page in ("before\nafter\n", f"before\n{MARKS[0]}\nold"):
+        with pytest.raises(ValueError, match="has no part between"):
+            filled(page, None)

@@ -12,7 +12,7 @@ import msgspec
 from bench.soak import drift, figures
 from bench.soak.cores import Cores
 from bench.soak.figures import MIB, Figures, checks
-from bench.soak.page import BEGIN, END, FIGURES, NOT_RUN, PAGE, renewed
+from bench.soak.page import FIGURES, MARKS, NOT_RUN, PAGE, renewed
 from bench.soak.plot import draw
 from bench.soak.result import Result, conditions, read, write
 from bench.soak.rig import BLOCK_TOKENS
@@ -136,7 +136,7 @@ def test_a_run_is_kept_and_shown_with_its_conditions(tmp_path: Path) -> None:
     held = conditions(seed=3, load_before=0.25, cores_used={"daemon": 0.8, "engine0": 0.1}, waited=0.125)
     checked = list(checks(samples, SAID, found, MIB, 5_100.0, compared=2))
     write(tmp_path / "soak.json", Result(held, found, checked, SAID, [], figures.course(samples)))
-    page = renewed(f"head {BEGIN}of yore{END} tail", read(tmp_path / "soak.json"))
+    page = renewed("head {}of yore{} tail".format(*MARKS), read(tmp_path / "soak.json"))
     assert page.startswith("head ") and page.endswith(" tail") and "of yore" not in page
     assert "seed 3" in page and "daemon 0.80, engine0 0.10" in page and "waited for a core 12.5%" in page
     assert "| events per second | 5,000 | >= 4,998 | held |" in page

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from bench.results.pages import with_part
 from scalesim_client.codec import encode, pack_control, pack_event, pack_frames
 from scalesim_client.events import (
     CLOCK_KINDS,
@@ -38,7 +39,7 @@ from scalesim_client.events import (
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "client" / "golden" / "wire.json"
 PAGE = ROOT / "docs" / "wire.md"
-BEGIN, END = "<!-- events: written by `make wire` -->", "<!-- end of events -->"
+MARKS = ("<!-- events: written by `make wire` -->", "<!-- end of events -->")
 
 TS = 1795341639.875
 TOPIC = "Stanford@1"
@@ -217,10 +218,7 @@ def _word(annotation: Any) -> str:
 
 def page() -> str:
     """Return the page with its table renewed."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
+    return with_part(PAGE.read_text(), MARKS, table())
 
 
 def golden_text() -> str:

@@ -14,6 +14,7 @@ from time import time
 
 from prometheus_client.core import Metric
 
+from bench.results.pages import with_part
 from scalesim_adapters.base import MemoryKind, Pressure
 from scalesim_daemon.fleet.lease import Lease, Terms
 from scalesim_daemon.loop import Sidecar
@@ -25,7 +26,7 @@ from scalesim_daemon.settings import EngineSettings, HostTierSettings, ModelSett
 from tests.daemon.still import INFO, add_engine, open_stream, say, still_sidecar
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-BEGIN, END = "<!-- metrics: written by `make metrics` -->", "<!-- end of metrics -->"
+MARKS = ("<!-- metrics: written by `make metrics` -->", "<!-- end of metrics -->")
 
 # By what a name starts with; the first that fits.
 SUBJECTS = {
@@ -124,10 +125,8 @@ def _row(family: Metric) -> str:
 
 def page() -> str:
     """Return the page with its table renewed."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
     with TemporaryDirectory() as folder:
-        return f"{before}{BEGIN}\n\n{table(busy_sidecar(Path(folder)))}\n{END}{after}"
+        return with_part(PAGE.read_text(), MARKS, table(busy_sidecar(Path(folder))))
 
 
 if __name__ == "__main__":

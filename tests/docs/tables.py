@@ -6,12 +6,13 @@ from pathlib import Path
 
 import yaml
 
+from bench.results.pages import with_part
 from tests.docs.blocks import ROOT, SHELL, all_blocks
 
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 COMPATIBILITY = ROOT / "docs" / "compatibility.md"
 RULES = ROOT / "configs" / "alerts.yml"
-BEGIN, END = "<!-- written by `make reference` -->", "<!-- end of what is written -->"
+MARKS = ("<!-- written by `make reference` -->", "<!-- end of what is written -->")
 
 
 def alerts() -> str:
@@ -41,9 +42,7 @@ def _first(text: str) -> str:
 
 
 def _renewed(page: Path, text: str) -> str:
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+    return with_part(page.read_text(encoding="utf-8"), MARKS, text)
 
 
 def _table(head: tuple[str, ...], *rows: tuple[str, ...]) -> str:
