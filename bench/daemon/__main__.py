@@ -46,7 +46,7 @@ def main() -> None:
         for name in given.parts:
             task = progress.add_task(name, total=given.rounds)
             rounds = []
-            for one in rounds_apart(name, given.rounds, given.seed):
+            for one in rounds_apart(PARTS[name], given.rounds, given.seed):
                 rounds.append(one)
                 progress.advance(task)
             found |= summed_up(rounds)

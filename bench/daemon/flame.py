@@ -2,7 +2,8 @@
 
 The same flood as in `ingest.py`, longer; py-spy looks at the process that takes it in 500 times a second, from outside,
 so that what is called often looks no more costly than it is. Time in C belongs to the function that called it. Wider is
-longer, and what a function calls hangs below it. Left out is what isn't part of taking events in: start and end.
+longer, and what a function calls hangs below it. py-spy's own picture has the start, the end and all turns of the loop
+in it; here is what is below the door and the cycle, by the parts of the path; grey is what belongs to none of them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def laid_out(tree: Frame, left: float = 0.0, depth: int = 0) -> Iterator[tuple[F
 
 
 def draw(tree: Frame, path: Path) -> None:
-    """Write the picture as SVG. Raises `OSError`."""
+    """Write the picture of a tree that has samples, as SVG. Raises `OSError`."""
     shown = [one for one in laid_out(tree) if one[0].samples >= SHOWN * tree.samples]
     deepest = max(depth for _, _, depth in shown)
     figure = Figure(figsize=(12, 0.3 * (deepest + 4)), layout="constrained")

@@ -61,6 +61,7 @@ def _readers(per_message: int, seed: int) -> Mapping[str, Callable[[], float]]:
     return {
         "bare": partial(_bare, per_message, seed),
         "checked": partial(_bare, per_message, seed, read_plain),
+        # Estimators that know nobody yet, each time.
         "estimated": lambda: _bare(per_message, seed, _estimating()),
         "alone": partial(_daemon, per_message, seed, {"enabled": False}),
         "kept": partial(_daemon, per_message, seed, {}),

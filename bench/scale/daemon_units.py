@@ -1,8 +1,8 @@
 """What a daemon itself takes: for an event, for a cycle, for an agent that it knows, for an engine that it watches.
 
-The first three are measured as `make bench-daemon` does (`bench/daemon/ingest.py`, `choose.py`, `idle.py`). A watched
-engine is the emulated one, which does nothing: what is timed is the daemon's own thread, which asks it how busy it is,
-hears its events, and probes it.
+The first three are measured as `make bench-daemon` does (`bench/daemon/ingest.py`, `choose.py`, `idle.py`), but in one
+process and in turn. A watched engine is the emulated one, which does nothing: what is timed is the daemon's own thread,
+which asks it how busy it is, hears its events, and probes it.
 """
 
 from __future__ import annotations

@@ -298,7 +298,7 @@ class Driver:
         self.records.append(record)
         self._record(record)
         if result == "done" and step.kind is MemoryKind.PREFIX_KV:
-            await self.watch.has_told(step)
+            await self.watch.until_told(step)
 
     def _failed(self, step: Step, error: BaseException | None) -> None:
         why = str(error)
@@ -308,7 +308,7 @@ class Driver:
         self.view.ledger.failed += 1
         say("step failed", engine=self.view.name, action=step.action, key=step.key, error=why, retry_in=wait)
         if isinstance(error, EngineUnavailable):
-            self.watch.lost(error)
+            self.watch.lost(why)
         if isinstance(error, NotFound) and step.kind is MemoryKind.LORA:
             self.view.loras.forgotten(step.key)
 

@@ -49,8 +49,8 @@ LONGEST_REST_SECONDS = 1.0
 KEPT_DECISIONS = 2000
 # A cycle looks at much that no due changes: hundreds a second see as much as thousands.
 GATHERED_SECONDS = 0.002
-# Events of small messages: more at once would save little, and keep others waiting for what costs more each.
-TAKEN_AT_ONCE = 256
+# More at once would save little, and keep others waiting: what is said singly costs more each, as calls and moves do.
+MESSAGES_AT_ONCE, EVENTS_AT_ONCE = 64, 256
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class Sidecar:
         `take_in`: whoever has several messages at once calls that after the last, before anybody else has a turn."""
         verdict = self.gate.judge(topic, seq, events, peer=peer)
         self._judged(verdict)
-        if self._waiting_events >= TAKEN_AT_ONCE:
+        if len(self._waiting) >= MESSAGES_AT_ONCE or self._waiting_events >= EVENTS_AT_ONCE:
             self.take_in()
         return verdict
 

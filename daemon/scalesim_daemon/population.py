@@ -272,7 +272,7 @@ class Population:
                 self._hear_of(voice, kind, run, agents, now, restated)
                 named = voice.blend.listen(kind, run, now)
                 if named == names:
-                    # As nearly always.
+                    # As where activities start: each event of them has another due.
                     voice.changed.update(zip(names, agents, strict=True))
                 else:
                     voice.note_changed(named, dict(zip(names, agents, strict=True)))
@@ -280,7 +280,8 @@ class Population:
     def _spoken_of(
         self, voice: Voice, kind: type[Event], run: Sequence[Any]
     ) -> tuple[list[str], list[Agent]]:
-        """Return the name and the agent of each event of a run."""
+        """Return the name and the agent of each event of a run, which has that very name from now on. Who is spoken of
+        for the first time is met."""
         known = voice.agents.get
         agents = [known(event.agent) or self._meet(voice, event.agent) for event in run]
         names = [agent.name for agent in agents]

@@ -63,10 +63,10 @@ class Watch:
             group.create_task(self._measure_forever())
             group.create_task(self._look_for_others_forever())
 
-    def lost(self, error: EngineError) -> None:
+    def lost(self, why: str) -> None:
         """A request found the engine unreachable: it is looked for at once."""
         self._doubt.set()
-        if self._view.unreachable(str(error)):
+        if self._view.unreachable(why):
             self._changed()
 
     def finished(self, agent: str, lora_name: str | None) -> None:
@@ -83,7 +83,7 @@ class Watch:
         pressure = self._view.quiet.pressure
         return pressure is not None and pressure.running == 0 and pressure.waiting == 0
 
-    async def has_told(self, step: Step) -> None:
+    async def until_told(self, step: Step) -> None:
         """Wait until the feed has told of what a step loaded: planned before, it would be asked for again. What has
         slots is asked for them, before others use them too."""
         if self._view.has_slots:
@@ -101,7 +101,7 @@ class Watch:
                 fresh = self._view.probed(info)
                 self._view.told(await self._adapter.inventory())
             except EngineError as error:
-                self.lost(error)
+                self.lost(str(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if fresh:
@@ -130,7 +130,7 @@ class Watch:
             try:
                 self._view.told(await self._adapter.inventory())
             except EngineError as error:
-                self.lost(error)
+                self.lost(str(error))
             self._changed()
             await asyncio.sleep(FEED_LAG_SECONDS)
 
@@ -162,7 +162,7 @@ class Watch:
             try:
                 serving = await self._adapter.serving()
             except EngineError as error:
-                self.lost(error)
+                self.lost(str(error))
                 return
             if serving is None or serving <= 1:
                 return
@@ -181,7 +181,7 @@ class Watch:
         try:
             pressure = await self._adapter.pressure()
         except EngineError as error:
-            self.lost(error)
+            self.lost(str(error))
             return
         self._pressure_at = monotonic()
         if self._view.measured(pressure, int(self._working()), self._pressure_at):

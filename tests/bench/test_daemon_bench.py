@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from bench.daemon import choose, growth, hot, ingest
 from bench.daemon.apart import rounds_apart
-from bench.daemon.figures import PARTS, TARGETS, Target, summed_up
+from bench.daemon.figures import PARTS, TARGETS, Round, Target, summed_up
 from bench.daemon.rig import read_bare
 from bench.daemon.said import activities, call, messages, snapshot, speaking
 from scalesim_client.codec import decode
@@ -52,10 +54,22 @@ def test_a_flood_waits_for_whoever_reads_it(tmp_path: Path) -> None:
         assert asyncio.run(ingest.time_daemon(tmp_path, 21, {"enabled": False})) > 0
 
 
+def process_of_each(rounds: int, seed: int) -> Iterator[Round]:
+    for number in range(rounds):
+        yield {"process": os.getpid(), "seed": seed + number}
+    if rounds > 2:
+        raise ValueError("more than it can")
+
+
 def test_a_part_is_measured_in_a_process_of_its_own() -> None:
-    assert len(list(rounds_apart("choose", 1, 1))) == 1
-    with pytest.raises(RuntimeError, match="unheard of could not be measured"):
-        list(rounds_apart("unheard of", 1, 1))
+    first, second = rounds_apart(process_of_each, 2, 1)
+    assert (first["seed"], second["seed"]) == (1, 2)
+    assert first["process"] == second["process"] != os.getpid()
+    found = []
+    with pytest.raises(RuntimeError, match="not all could be measured"):
+        for one in rounds_apart(process_of_each, 3, 1):
+            found.append(one)
+    assert len(found) == 3
 
 
 def test_of_each_reader_the_least_time_counts() -> None:

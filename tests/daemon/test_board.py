@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import math
 
-from scalesim_daemon.board import Due, DueBoard
+from scalesim_daemon.board import Due, DueBoard, Dues
 from scalesim_daemon.clock import StreamClock
+from scalesim_estimators import Estimate
 
 
 def clock(now: float = 0.0, pace: float = 1.0) -> StreamClock:
@@ -66,3 +67,15 @@ def test_an_overdue_stream_does_not_hide_another() -> None:
     board.put(board.place("s/a"), "x", due(5, now))
     board.put(board.place("s/a"), "y", due(13, now, "y"))
     assert board.seconds("s/a") == 3.0
+
+
+def test_who_is_due_alike_has_the_same_due_and_few_of_them_are_kept() -> None:
+    dues = Dues(clock(), "x")
+    assert dues[Estimate(5, 1.0, "first")] is dues[Estimate(5, 1.0, "first")]
+    assert dues[Estimate(5, 1.0, "first")] == Due(5, 1.0, "first", dues.clock, "x")
+    assert dues[None] is None
+    for at in range(3000):
+        found = dues[Estimate(at, 0.5, "first")]
+        assert found is not None and found.estimate == Estimate(at, 0.5, "first")
+    assert dues[None] is None
+    assert len(dues) <= 1024

@@ -68,3 +68,13 @@ def test_what_is_overdue_is_passed_over() -> None:
     for estimator in (activity, woken):
         assert estimator.estimate("a", 5.0) is not None
         assert estimator.estimate("a", 5.1) is None
+
+
+def test_of_many_that_start_at_once_each_has_its_own_due_and_just_these_are_named() -> None:
+    activity = ActivityEstimator(whole=True)
+    starts = [ActivityStarted(agent=f"a{number}", until=number / 2) for number in range(3000)]
+    listener = activity.listener(ActivityStarted)
+    assert listener is not None
+    assert listener(starts, 0.0) == [start.agent for start in starts]
+    for number in range(3000):
+        assert activity.estimate(f"a{number}") == Estimate((number + 1) // 2, 0.9, "activity ends")

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from scalesim_adapters.base import EngineUnavailable
 from scalesim_daemon.gateway.answers import Refused, refuse, unreachable
 from scalesim_daemon.gateway.callers import agent_of
 from scalesim_daemon.gateway.notes import Notes
@@ -104,7 +103,7 @@ class Gateway:
                 failures.append(redacted(f"{engine} at {self._urls[engine]} ({gone})"))
                 asked += gone.asked
                 if not gone.asked or asked == MOST_ASKED:
-                    self._sidecar.drivers[engine].watch.lost(EngineUnavailable(str(gone)))
+                    self._sidecar.drivers[engine].watch.lost(str(gone))
                     del engines[0]
         raise unreachable(failures)
 
