@@ -107,7 +107,9 @@ def test_a_client_that_goes_away_frees_the_engine(vllm_server: VllmServer, daemo
             # What vLLM counts needn't begin at 0: it once told of one request less than it had.
             before = await load()
             async with gateway.stream("POST", "/v1/completions", json=body) as answer:
-                await anext(answer.aiter_raw())
+                # Whoever lets go of the parts hangs up.
+                parts = answer.aiter_raw()
+                await anext(parts)
                 assert (answer.status_code, await load()) == (200, before + 1)
 
             async def idle() -> bool:
