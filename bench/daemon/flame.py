@@ -9,7 +9,6 @@ in it; here is what is below the door and the cycle, by the parts of the path; g
 from __future__ import annotations
 
 import argparse
-import asyncio
 import subprocess
 import sys
 import tempfile
@@ -21,8 +20,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bench.daemon.ingest import AGENTS, time_daemon
-from bench.daemon.said import speaking
+from bench.daemon.ingest import take_flood_in
 
 PER_MESSAGE = 100
 EVENTS = 2_000_000
@@ -143,14 +141,6 @@ def record(events: int, raw: Path) -> None:
     )
 
 
-def take_in(events: int) -> None:
-    """Take a flood in, and end."""
-    with tempfile.TemporaryDirectory(prefix="flame-") as name:
-        folder = Path(name)
-        with speaking("flood", f"ipc://{folder}/flood", AGENTS, events, PER_MESSAGE, 1):
-            asyncio.run(time_daemon(folder, 1 + events // PER_MESSAGE, {"enabled": False}))
-
-
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m bench.daemon.flame", description=__doc__)
@@ -159,7 +149,7 @@ def main() -> None:
     parser.add_argument("--flood", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.flood is not None:
-        take_in(given.flood)
+        take_flood_in(PER_MESSAGE, given.flood, 1, {"enabled": False})
         return
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="flame-") as name:

@@ -63,8 +63,8 @@ def _readers(per_message: int, seed: int) -> Mapping[str, Callable[[], float]]:
         "checked": partial(_bare, per_message, seed, read_plain),
         # Estimators that know nobody yet, each time.
         "estimated": lambda: _bare(per_message, seed, _estimating()),
-        "alone": partial(_daemon, per_message, seed, {"enabled": False}),
-        "kept": partial(_daemon, per_message, seed, {}),
+        "alone": partial(take_flood_in, per_message, EVENTS[per_message], seed, {"enabled": False}),
+        "kept": partial(take_flood_in, per_message, EVENTS[per_message], seed, {}),
     }
 
 
@@ -91,12 +91,13 @@ def _estimating() -> Callable[[bytes], object]:
     return read
 
 
-def _daemon(per_message: int, seed: int, redis: Mapping[str, Any]) -> float:
+def take_flood_in(per_message: int, events: int, seed: int, redis: Mapping[str, Any]) -> float:
+    """Have a daemon take in so many events that wait for it; return the seconds that it took."""
     with tempfile.TemporaryDirectory(prefix="ingest-") as name:
         folder = Path(name)
         store = {"data_dir": str(folder / "valkey"), **redis}
-        with speaking("flood", f"ipc://{folder}/flood", AGENTS, EVENTS[per_message], per_message, seed):
-            return asyncio.run(time_daemon(folder, 1 + EVENTS[per_message] // per_message, store))
+        with speaking("flood", f"ipc://{folder}/flood", AGENTS, events, per_message, seed):
+            return asyncio.run(time_daemon(folder, 1 + events // per_message, store))
 
 
 async def time_daemon(folder: Path, messages: int, store: Mapping[str, Any]) -> float:
